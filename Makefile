@@ -1,0 +1,57 @@
+# One-word verbs. Every one sets up what it needs: a fresh clone needs nothing but Python 3.11.
+.PHONY: install check test serve demo bench docs clean
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread: two on shared cores can be ten times slower.
+export OMP_NUM_THREADS ?= 1
+
+help:
+	@echo "make demo     set up and make four pictures from a photograph and a prompt"
+	@echo "make serve    run database, API and worker on http://127.0.0.1:9000"
+	@echo "make test     run the tests"
+	@echo "make check    lint, types, layers"
+	@echo "make bench    measure latency and overhead"
+	@echo "make docs     write the OpenAPI document to docs/openapi.json"
+	@echo "make install  set up $(VENV) only"
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Imageloom needs Python 3.11 or later; set PYTHON=python3.12, say"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing packages into $(VENV) (about 1.5 GB the first time) ..."
+	@# torch first and by exact version, so that nothing later brings another build of it.
+	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install: $(STAMP)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python tools/unasync.py --check
+	$(BIN)/python tools/openapi.py --check
+
+test: $(STAMP)
+	$(BIN)/pytest
+
+serve: $(STAMP)
+	$(BIN)/imageloom serve
+
+demo: $(STAMP)
+	$(BIN)/imageloom demo --out outputs
+
+bench: $(STAMP)
+	$(BIN)/python bench/latency.py
+
+docs: $(STAMP)
+	$(BIN)/python tools/openapi.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,83 @@
+"""Every setting of the server, read once from the environment and the command line.
+
+The only module that reads environment variables. Main functions build one `Settings` and pass it
+(or single values of it) down; nothing reads it at import time.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class Limits(BaseSettings):
+    """Upper bounds on what a request may ask for; an operator can lower every one of them."""
+
+    model_config = SettingsConfigDict(env_prefix="IMAGELOOM_MAX_", frozen=True)
+
+    steps: int = Field(100, ge=1, le=100)
+    outputs: int = Field(16, ge=1, le=16)
+    side: int = Field(2048, ge=64, le=2048, description="pixels")
+    guidance: float = Field(30.0, ge=0, le=30)
+    prompt: int = Field(4000, ge=1, le=4000, description="characters")
+    work: int = Field(
+        2_000_000_000,
+        ge=1,
+        description="outputs x steps x pixels of one task: 2e9 is 16 pictures of 1024 x 1024 at "
+        "119 steps, or 4 of 2048 x 2048 at 119",
+    )
+    body: int = Field(1_000_000, ge=1_000, description="bytes of a JSON body")
+    upload: int = Field(2_000_000_000, ge=1_000, description="bytes of one uploaded file")
+    fetch: int = Field(25_000_000, ge=1_000, description="bytes of one fetched picture")
+    pixels: int = Field(64_000_000, ge=4096, description="pixels of one input picture")
+
+
+class Settings(BaseSettings):
+    """Where things are and how long they may take. Seconds and bytes throughout."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="IMAGELOOM_", frozen=True, populate_by_name=True, extra="ignore"
+    )
+
+    data_dir: Path = Path("imageloom-data")
+    database_url: str | None = Field(
+        None, validation_alias=AliasChoices("database_url", "DATABASE_URL")
+    )
+    storage_url: str | None = Field(None, description="s3://, gs://, az:// or file://")
+    public_url: str | None = Field(None, description="what URLs in answers begin with")
+    api_key: str | None = Field(None, description="the first tenant's key, instead of a made one")
+    host: str = "127.0.0.1"
+    port: int = Field(9000, ge=0, le=65535)
+    default_model: str = "imageloom-tiny"
+    fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="host:port pairs that may be fetched although their address is private"
+    )
+    pg_bin: Path | None = Field(None, description="folder of initdb and postgres")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device_threads: int = Field(
+        1, ge=1, description="torch threads on a CPU; 2 can be ten times slower on shared cores"
+    )
+    heartbeat_interval: float = Field(1.0, gt=0)
+    lease_seconds: float = Field(
+        8.0, gt=0, description="silence after which a worker's tasks are taken back"
+    )
+    reap_interval: float = Field(1.0, gt=0)
+    max_attempts: int = Field(3, ge=1)
+    url_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of a signed output URL")
+    file_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of an uploaded file")
+    fetch_timeout: float = Field(30.0, gt=0, description="total time for one fetched URL")
+    drain_timeout: float = Field(10.0, gt=0, description="time for a worker to hand tasks back")
+    supervised: bool = Field(False, description="set by `serve` for its children")
+    listen_fd: int | None = Field(None, description="set by `serve` for the API: its socket")
+    log_format: str = Field("auto", pattern="^(auto|json|text)$")
+    limits: Limits = Field(default_factory=Limits)
+
+    @field_validator("fetch_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value

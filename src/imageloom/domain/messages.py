@@ -1,0 +1,127 @@
+"""What a worker and its device process say to each other: typed messages, no torch, no pickle.
+
+A frame is four bytes of length (big endian) and a msgpack map whose `type` names the message.
+`key` is the attempt that a message is about, as `task_id/attempt`.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+# A 2048 x 2048 picture is 12.6 MB of RGB; a frame over this is a fault of ours, not data.
+MAX_FRAME: Final = 256 * 2**20
+_HEADER: Final = struct.Struct(">I")
+HEADER_SIZE: Final = _HEADER.size
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
+    pass
+
+
+class Run(_Message, frozen=True, kw_only=True, tag="run"):
+    """Parent to device: begin this attempt. `work` is the task type's own struct, encoded."""
+
+    key: str
+    task_type: str
+    work: bytes
+
+
+class Cancel(_Message, frozen=True, kw_only=True, tag="cancel"):
+    """Parent to device: drop this attempt at the next step; answered by `Stopped`."""
+
+    key: str
+
+
+class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device is; `memory_bytes` is null on a CPU."""
+
+    kind: str
+    name: str
+    memory_bytes: int | None = None
+
+
+class Ready(_Message, frozen=True, kw_only=True, tag="ready"):
+    """Device to parent: imports are done and work can come."""
+
+    device: DeviceInfo
+
+
+class Progress(_Message, frozen=True, kw_only=True, tag="progress"):
+    """Device to parent, after every step: how much of the attempt is done, 0 to 1."""
+
+    key: str
+    value: float
+
+
+class Picture(_Message, frozen=True, kw_only=True, tag="picture"):
+    """Device to parent: one finished picture, row-major RGB, three bytes a pixel."""
+
+    key: str
+    index: int
+    seed: int
+    width: int
+    height: int
+    rgb: bytes
+
+
+class Done(_Message, frozen=True, kw_only=True, tag="done"):
+    """Device to parent: everything of this attempt was sent."""
+
+    key: str
+
+
+class Stopped(_Message, frozen=True, kw_only=True, tag="stopped"):
+    """Device to parent: the attempt was dropped as asked."""
+
+    key: str
+
+
+class Errored(_Message, frozen=True, kw_only=True, tag="errored"):
+    """Device to parent: the attempt raised. `message` is fit for the user."""
+
+    key: str
+    code: str
+    message: str
+    retryable: bool
+    param: str | None = None
+
+
+class Residents(_Message, frozen=True, kw_only=True, tag="residents"):
+    """Device to parent: the models now in memory."""
+
+    models: tuple[str, ...]
+
+
+ToDevice = Run | Cancel
+ToParent = Ready | Progress | Picture | Done | Stopped | Errored | Residents
+
+_encoder = msgspec.msgpack.Encoder()
+_to_device: msgspec.msgpack.Decoder[ToDevice] = msgspec.msgpack.Decoder(ToDevice)
+_to_parent: msgspec.msgpack.Decoder[ToParent] = msgspec.msgpack.Decoder(ToParent)
+
+
+def encode_frame(message: ToDevice | ToParent) -> bytes:
+    """Return the message as one frame."""
+    body = _encoder.encode(message)
+    return _HEADER.pack(len(body)) + body
+
+
+def frame_length(header: bytes) -> int:
+    """Return how many bytes follow a header. Raises: ValueError where it is over the limit."""
+    (length,) = _HEADER.unpack(header)
+    if length > MAX_FRAME:
+        raise ValueError(f"a frame of {length} bytes is over the limit of {MAX_FRAME}")
+    return int(length)
+
+
+def decode_for_device(body: bytes) -> ToDevice:
+    """Return the message in a frame that the parent sent."""
+    return _to_device.decode(body)
+
+
+def decode_for_parent(body: bytes) -> ToParent:
+    """Return the message in a frame that the device sent."""
+    return _to_parent.decode(body)

@@ -1,0 +1,72 @@
+"""The retry policy: one function from how an attempt ended to what becomes of the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import assert_never
+
+from imageloom.domain.tasks import (
+    Cancelled,
+    Completed,
+    ErrorDetail,
+    Failed,
+    Interrupted,
+    Lost,
+    Outcome,
+    Output,
+    Status,
+)
+
+# Tries that an error code gets at most, whatever the task's own limit. Memory that did not suffice
+# twice on the same kind of device will not suffice the third time.
+ATTEMPT_CAPS = {"out_of_memory": 2}
+
+BACKOFF_BASE = 0.5  # seconds before the second attempt; doubles with each one
+BACKOFF_LIMIT = 30.0  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What `settle` writes. `delay` is in seconds and counts only where the task goes back."""
+
+    status: Status
+    output: Output | None = None
+    error: str | None = None
+    error_detail: ErrorDetail | None = None
+    spends_attempt: bool = True
+    delay: float = 0.0
+
+
+def decide(outcome: Outcome, *, attempt: int, spent: int, max_attempts: int) -> Decision:
+    """Return what an outcome means for its task.
+
+    `attempt` is the number of the attempt that ended, `spent` how many attempts count against
+    `max_attempts`, this one included (interrupted ones do not count).
+    """
+    match outcome:
+        case Completed(output=output):
+            return Decision(status=Status.COMPLETED, output=output)
+        case Cancelled():
+            return Decision(status=Status.CANCELLED)
+        case Interrupted():
+            return Decision(status=Status.PENDING, spends_attempt=False)
+        case Failed(code=code, message=message, retryable=retryable, param=param):
+            limit = min(max_attempts, ATTEMPT_CAPS.get(code, max_attempts))
+            if retryable and spent < limit:
+                return Decision(status=Status.PENDING, delay=backoff(spent))
+            detail = ErrorDetail(code=code, retryable=retryable, attempt=attempt, param=param)
+            return Decision(status=Status.FAILED, error=message, error_detail=detail)
+        case Lost(reason=reason):
+            if spent < max_attempts:
+                # No delay: the fault was most likely the machine's, and another one may be free.
+                return Decision(status=Status.PENDING)
+            detail = ErrorDetail(code="worker_lost", retryable=True, attempt=attempt)
+            text = f"The worker was lost in each of {spent} attempts: {reason}"
+            return Decision(status=Status.FAILED, error=text, error_detail=detail)
+        case _:
+            assert_never(outcome)
+
+
+def backoff(spent: int) -> float:
+    """Return the seconds to wait after `spent` attempts: 0.5, 1, 2, … up to 30."""
+    return float(min(BACKOFF_LIMIT, BACKOFF_BASE * 2 ** (spent - 1)))

@@ -1,0 +1,117 @@
+"""Connections to PostgreSQL: one pool per process, shared with the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import psycopg
+from procrastinate.exceptions import ConnectorException
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from imageloom.domain.errors import StoreUnavailable
+
+Connection = psycopg.AsyncConnection[DictRow]
+Pool = AsyncConnectionPool[Connection]
+
+# A database that is paused keeps its connections and says nothing; TCP sees no fault in that.
+CHECK_TIMEOUT = 2.0  # seconds for "are you there", asked before every use of a connection
+TRANSACTION_TIMEOUT = 8.0  # seconds; ours take milliseconds, and a caller must hear 503 within 10
+
+
+@asynccontextmanager
+async def open_pool(
+    conninfo: str, *, max_size: int = 12, wait: float = 300.0
+) -> AsyncIterator[Pool]:
+    """Yield a pool; a request for a connection waits up to `wait` seconds for one.
+
+    Raises: StoreUnavailable where the database does not answer within ten seconds.
+    """
+    pool: Pool = AsyncConnectionPool(
+        conninfo,
+        connection_class=psycopg.AsyncConnection[DictRow],
+        # Keepalives notice a database that vanished without a word within 15 seconds.
+        kwargs={
+            "row_factory": dict_row,
+            "keepalives_idle": 5,
+            "keepalives_interval": 3,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+            "connect_timeout": 5,
+        },
+        min_size=2,
+        max_size=max_size,
+        timeout=wait,
+        # The delay between two tries doubles from 1 s on. Giving up early lets the next request
+        # begin anew: with an hour here, a pool found a database that was away for 15 s 15 s late.
+        reconnect_timeout=3,
+        check=_check,
+        open=False,
+    )
+    try:
+        await pool.open(wait=True, timeout=10)
+    except PoolTimeout as exc:
+        await pool.close(timeout=1)
+        raise StoreUnavailable("the database does not answer; check DATABASE_URL") from exc
+    try:
+        yield pool
+    finally:
+        await pool.close(timeout=5)
+
+
+@asynccontextmanager
+async def transaction(pool: Pool, *, wait: float | None = None) -> AsyncIterator[Connection]:
+    """Yield a connection inside one transaction: committed at the end, rolled back on an error.
+
+    Raises: StoreUnavailable where the database is away for longer than the pool waits, or goes away
+    meanwhile.
+    """
+    try:
+        async with pool.connection(timeout=wait) as conn:
+            with _hung_up_after(TRANSACTION_TIMEOUT, conn):
+                yield conn
+    except (PoolTimeout, psycopg.OperationalError) as exc:
+        raise StoreUnavailable("the database does not answer") from exc
+    except ConnectorException as exc:
+        # What the queue makes of any error of the database inside our transaction.
+        if isinstance(exc.__cause__, psycopg.OperationalError):
+            raise StoreUnavailable("the database does not answer") from exc
+        raise
+
+
+async def _check(conn: Connection) -> None:
+    with _hung_up_after(CHECK_TIMEOUT, conn):
+        await AsyncConnectionPool.check_connection(conn)
+
+
+@contextmanager
+def _hung_up_after(seconds: float, conn: Connection) -> Iterator[None]:
+    """End the connection when the block takes longer: whoever waits on it gets an error at once.
+
+    Cancelling would not do: psycopg then asks the silent server to cancel, for ten seconds.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, conn)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(conn: Connection) -> None:
+    with (
+        suppress(OSError, psycopg.OperationalError),
+        socket.socket(fileno=os.dup(conn.fileno())) as line,
+    ):
+        line.shutdown(socket.SHUT_RDWR)
+
+
+def one(row: DictRow | None) -> dict[str, Any]:
+    """Return the row of a query that always has one."""
+    if row is None:
+        raise RuntimeError("a query that always returns a row returned none")
+    return row

@@ -1,0 +1,97 @@
+"""The queue: procrastinate, on the same pool and in the same transactions as our own rows.
+
+One procrastinate task, `run`, with the id of ours; one procrastinate queue per task type. A job is
+deleted when it ends, because the task row is the history.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
+from typing import Any, LiteralString
+
+import psycopg
+from procrastinate import App, JobContext, PsycopgConnector
+from procrastinate.connector import Notify
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
+from procrastinate.sql import queries
+
+from imageloom.store.pool import Connection, Pool
+
+LISTEN_AGAIN = 1.0  # seconds; meanwhile jobs are found by polling
+
+Handler = Callable[[JobContext, str], Awaitable[None]]
+
+
+class Queue:
+    """Where tasks wait. Submitting and cancelling join the caller's transaction."""
+
+    def __init__(self, *, pool_timeout: float = 300.0) -> None:
+        # Setting 6 of the measured ones: with the default of 30 s a worker dies when the database
+        # is away for longer than that.
+        self.app = App(connector=_PatientConnector(timeout=pool_timeout))
+
+    async def open(self, pool: Pool) -> None:
+        """Use the process's pool; call once."""
+        await self.app.open_async(pool)
+
+    def handle(self, handler: Handler) -> None:
+        """Make `handler` what runs for every job of this process."""
+        self.app.task(name="run", pass_context=True)(handler)
+
+    async def enqueue(
+        self, conn: Connection, *, queue: str, task_id: str, priority: int, delay: float = 0.0
+    ) -> int:
+        """Add a job inside the caller's transaction and return its id; `delay` is in seconds."""
+        deferrer = self.app.configure_task(
+            "run",
+            queue=queue,
+            priority=priority,
+            schedule_in={"milliseconds": round(delay * 1000)} if delay else None,
+            connection=conn,
+        )
+        return await deferrer.defer_async(task_id=task_id)
+
+    async def cancel(self, conn: Connection, job_id: int) -> None:
+        """Remove a waiting job, or tell the worker of a running one, when `conn` commits."""
+        await self.app.job_manager.cancel_job_by_id_async(
+            job_id, abort=True, delete_job=True, connection=conn
+        )
+
+    async def stalled(self, *, silence: timedelta) -> list[Job]:
+        """Return the jobs whose worker gave no heartbeat for `silence`, or is gone."""
+        jobs = await self.app.job_manager.get_stalled_jobs(
+            seconds_since_heartbeat=silence.total_seconds()
+        )
+        return list(jobs)
+
+
+async def drop_job(conn: Connection, job_id: int) -> None:
+    """Delete the job of a worker that will not finish it. Idempotent; uses the primary key."""
+    await conn.execute(
+        "delete from procrastinate_jobs where id = %s and status = 'doing'", (job_id,)
+    )
+
+
+class _PatientConnector(PsycopgConnector):
+    """Outlives its database: procrastinate would end the worker, and with it the running task."""
+
+    async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
+        """Listen, and listen again where the connection cannot be made."""
+        names = list(channels)
+        while True:
+            try:
+                await super().listen_notify(on_notification, names)
+            except ConnectorException:
+                await asyncio.sleep(LISTEN_AGAIN)
+
+    async def execute_query_async(self, query: LiteralString, **arguments: Any) -> None:
+        """Run a statement; a heartbeat that the database did not take is followed by the next."""
+        try:
+            await super().execute_query_async(query, **arguments)
+        except ConnectorException as exc:
+            away = isinstance(exc.__cause__, psycopg.OperationalError)
+            if not away or query != queries["update_heartbeat"]:
+                raise

@@ -1,0 +1,69 @@
+"""Name what is stored. A key is relative, has no `..`, and means the same in a folder and a bucket.
+
+Every segment begins with a letter or digit, so no key is hidden, a parent folder or an option.
+"""
+
+from __future__ import annotations
+
+import re
+
+from imageloom.domain.errors import NotFound
+
+LONGEST_KEY = 512
+_SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*", re.ASCII)
+_ONE_SEGMENT = re.compile(_SEGMENT, re.ASCII)
+
+
+def output_key(task_id: str, attempt: int, index: int, suffix: str) -> str:
+    """Return where attempt `attempt` of a task writes its output `index`.
+
+    The attempt is part of the key, so an attempt that lost its lease never overwrites.
+    """
+    return _join("outputs", task_id, str(attempt), f"{index}.{suffix}")
+
+
+def output_prefix(task_id: str) -> str:
+    """Return the folder of everything that a task made, in all its attempts."""
+    return _join("outputs", task_id)
+
+
+def attempt_prefix(task_id: str, attempt: int) -> str:
+    """Return the folder of what one attempt made."""
+    return _join("outputs", task_id, str(attempt))
+
+
+def task_of(output: str) -> str:
+    """Return the id of the task whose output key this is. Raises: NotFound where it is none."""
+    match output.split("/"):
+        case ["outputs", task_id, _, _]:
+            return task_id
+        case _:
+            raise NotFound("nothing is stored under that name")
+
+
+def upload_key(tenant: str, file_id: str) -> str:
+    """Return where a tenant's uploaded file is."""
+    return _join("uploads", tenant, file_id)
+
+
+def is_key(text: str) -> bool:
+    """Return whether `text` is a key that `put` accepts."""
+    return len(text) <= LONGEST_KEY and _KEY.fullmatch(text) is not None
+
+
+def check_key(key: str) -> str:
+    """Return `key` as it is.
+
+    Raises: NotFound when it is no key: nothing can be stored under it.
+    """
+    if not is_key(key):
+        raise NotFound("nothing is stored under that name")
+    return key
+
+
+def _join(*segments: str) -> str:
+    for segment in segments:
+        if not _ONE_SEGMENT.fullmatch(segment):
+            raise NotFound("nothing is stored under that name")
+    return check_key("/".join(segments))

@@ -1,0 +1,46 @@
+"""Claim: a worker's right to one attempt at a task."""
+
+from __future__ import annotations
+
+from imageloom.core.services import Services
+from imageloom.core.settle import settle_in
+from imageloom.domain.tasks import Claim, Lost
+from imageloom.store import tasks
+from imageloom.store.pool import transaction
+
+
+async def claim(services: Services, task_id: str, *, job_id: int, worker: str) -> Claim | None:
+    """Begin the next attempt at a task for this worker.
+
+    None where there is nothing to do: the task is over, waits through another job, or has used up
+    its attempts (then it is failed here). Raises: StoreUnavailable.
+    """
+    async with transaction(services.pool) as conn:
+        task = await tasks.start_attempt(conn, task_id, job_id=job_id, worker=worker)
+        if task is not None:
+            return Claim(task=task, attempt=task.attempt)
+        stuck = await tasks.lock(conn, task_id)
+        if stuck is not None and not stuck.status.terminal and stuck.job_id == job_id:
+            lost = Lost(reason="its attempts were used up")
+            await settle_in(conn, services.queue, task_id, attempt=stuck.attempt, outcome=lost)
+        return None
+
+
+async def hand_back(services: Services, task_id: str, *, job_id: int) -> None:
+    """Give an unclaimed task a new place in the queue; the caller's job is about to vanish."""
+    async with transaction(services.pool) as conn:
+        task = await tasks.lock(conn, task_id)
+        if task is None or task.status.terminal or task.job_id != job_id:
+            return
+        new_job = await services.queue.enqueue(
+            conn, queue=task.type, task_id=task_id, priority=task.priority
+        )
+        await tasks.remember_job(conn, task_id, new_job)
+
+
+async def note_progress(services: Services, claim: Claim, progress: float) -> bool:
+    """Write how far the attempt is, 0 to 1; False where it is no longer this worker's."""
+    async with transaction(services.pool) as conn:
+        return await tasks.write_progress(
+            conn, claim.task.id, attempt=claim.attempt, progress=progress
+        )

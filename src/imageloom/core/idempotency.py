@@ -1,0 +1,55 @@
+"""Idempotency keys: requests with the same key and body are one request, for 24 hours."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from imageloom.domain.errors import IdempotencyMismatch
+from imageloom.store import idempotency
+from imageloom.store.pool import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """A caller's promise about a request; `body_hash` is what its body comes down to."""
+
+    route: str
+    key: str
+    body_hash: bytes
+
+
+def hash_body(body: Any) -> bytes:
+    """Return what a JSON body comes down to, in whatever order its keys came."""
+    return hashlib.sha256(msgspec.json.encode(body, order="sorted")).digest()
+
+
+async def earlier_use(conn: Connection, tenant: str, use: Idempotency) -> str | None:
+    """Return the id of what the key made before; others with the key wait until `conn` commits.
+
+    Raises: IdempotencyMismatch where the key came with another body.
+    """
+    earlier = await idempotency.find(conn, tenant=tenant, route=use.route, key=use.key)
+    if earlier is None:
+        return None
+    if earlier.body_hash != use.body_hash:
+        raise IdempotencyMismatch(
+            "this Idempotency-Key was used with another body; send a new key for a new request",
+            param="Idempotency-Key",
+        )
+    return earlier.resource_id
+
+
+async def remember_use(conn: Connection, tenant: str, use: Idempotency, resource_id: str) -> None:
+    """Note what the key made, in the transaction that makes it."""
+    await idempotency.remember(
+        conn,
+        tenant=tenant,
+        route=use.route,
+        key=use.key,
+        body_hash=use.body_hash,
+        resource_id=resource_id,
+    )

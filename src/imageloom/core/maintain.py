@@ -1,0 +1,46 @@
+"""The chores that every API and worker process does on the side, each in a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from imageloom.core.recover import Recovery
+from imageloom.core.services import Services
+from imageloom.store import files, idempotency, workers
+from imageloom.store.pool import transaction
+
+_log = structlog.get_logger("imageloom.maintain")
+
+SWEEP_INTERVAL = 60.0  # seconds; what it deletes has been useless for an hour or more
+
+
+async def maintain(services: Services) -> None:
+    """Recover lost tasks and sweep what has expired, until cancelled."""
+    recovery = Recovery(services)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_every(services.settings.reap_interval, "recover", recovery.run))
+        group.create_task(_every(SWEEP_INTERVAL, "sweep", partial(sweep, services)))
+
+
+async def sweep(services: Services) -> None:
+    """Delete expired uploads and forget old idempotency keys and workers."""
+    async with transaction(services.pool) as conn:
+        await idempotency.delete_old(conn)
+        await workers.prune(conn)
+        keys = await files.delete_expired(conn)
+    if keys:
+        # After the commit: a file that is listed must be there, one that is there may be unlisted.
+        await services.storage.delete(keys)
+
+
+async def _every(interval: float, name: str, chore: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        try:
+            await chore()
+        except Exception as exc:  # noqa: BLE001  # whatever it was, the next pass tries again
+            _log.warning("chore_failed", chore=name, error=str(exc))
+        await asyncio.sleep(interval)

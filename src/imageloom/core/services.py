@@ -1,0 +1,53 @@
+"""What the verbs of core work with, wired once per process by the main functions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from imageloom.settings import Settings
+from imageloom.storage.base import Storage
+from imageloom.storage.opening import open_storage
+from imageloom.storage.signing import UrlSigner
+from imageloom.store import secrets
+from imageloom.store.pool import Pool, open_pool, transaction
+from imageloom.store.queue import Queue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """The database, the queue, the storage and the settings of one process."""
+
+    settings: Settings
+    pool: Pool
+    queue: Queue
+    storage: Storage
+    signer: UrlSigner
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings, database_url: str, *, pool_timeout: float
+) -> AsyncIterator[Services]:
+    """Yield services on a migrated database; `pool_timeout` is how long a verb waits for it.
+
+    Raises: StoreUnavailable, StorageUnavailable.
+    """
+    async with open_pool(database_url, wait=pool_timeout) as pool:
+        queue = Queue(pool_timeout=pool_timeout)
+        await queue.open(pool)
+        async with transaction(pool) as conn:
+            secret = await secrets.get_or_create(conn, "url-signing")
+        url = settings.storage_url or (settings.data_dir.resolve() / "storage").as_uri()
+        storage = open_storage(url)
+        try:
+            yield Services(
+                settings=settings,
+                pool=pool,
+                queue=queue,
+                storage=storage,
+                signer=UrlSigner(secret),
+            )
+        finally:
+            await storage.aclose()

@@ -1,0 +1,67 @@
+"""Settle: the only place where a task's state becomes terminal.
+
+Every settlement holds the task's row, is fenced by the attempt number, and carries out what
+`domain.retry.decide` returned; a task that goes back gets its new job in the same transaction.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from imageloom.core.services import Services
+from imageloom.domain.retry import decide
+from imageloom.domain.tasks import TRANSITIONS, Outcome, Status, Task
+from imageloom.store import tasks
+from imageloom.store.pool import Connection, transaction
+from imageloom.store.queue import Queue
+
+_log = structlog.get_logger("imageloom.task")
+
+
+async def settle(
+    services: Services, task_id: str, *, attempt: int, outcome: Outcome
+) -> Task | None:
+    """Record how an attempt ended and return the task as it is now.
+
+    None where the attempt is no longer the task's: the caller lost its lease, nothing was written.
+    Raises: StoreUnavailable; then it is unknown whether it was written, and asking again is safe.
+    """
+    async with transaction(services.pool) as conn:
+        return await settle_in(conn, services.queue, task_id, attempt=attempt, outcome=outcome)
+
+
+async def settle_in(
+    conn: Connection, queue: Queue, task_id: str, *, attempt: int, outcome: Outcome
+) -> Task | None:
+    """Do what `settle` does inside the caller's transaction."""
+    task = await tasks.lock(conn, task_id)
+    if task is None or task.attempt != attempt:
+        return None
+    decision = decide(
+        outcome,
+        attempt=attempt,
+        spent=task.attempt - task.interruptions,
+        max_attempts=task.max_attempts,
+    )
+    if decision.status not in TRANSITIONS[task.status]:
+        # Over already, or pending again: its attempt was taken back, and the worker that did not
+        # hear of it must not finish what others believe to be over.
+        return None
+    job_id = None
+    if decision.status is Status.PENDING:
+        job_id = await queue.enqueue(
+            conn, queue=task.type, task_id=task_id, priority=task.priority, delay=decision.delay
+        )
+    settled = await tasks.write_decision(
+        conn, task_id, attempt=attempt, decision=decision, job_id=job_id
+    )
+    _log.info(
+        "settled",
+        task_id=task_id,
+        attempt=attempt,
+        task_type=task.type,
+        outcome=type(outcome).__name__.lower(),
+        status=decision.status.value,
+        code=decision.error_detail.code if decision.error_detail else None,
+    )
+    return settled

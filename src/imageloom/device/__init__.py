@@ -1,0 +1,1 @@
+"""The device process: the only one that imports torch."""

@@ -1,0 +1,39 @@
+"""Run the device process: `python -m imageloom.device --fd N`, started by a worker only."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import socket
+
+import setproctitle
+
+from imageloom.device.link import Link
+from imageloom.logs import configure_logs
+
+
+def main() -> None:
+    """Connect to the parent over the inherited socket, import torch, and work until it hangs up."""
+    parser = argparse.ArgumentParser(prog="imageloom device")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--log-format", default="auto")
+    args = parser.parse_args()
+    setproctitle.setproctitle("imageloom device")
+    # Ctrl-C in a terminal reaches every process; the parent decides when this one goes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logs(args.log_format)
+    link = Link(socket.socket(fileno=args.fd))
+    link.start()
+
+    from imageloom.device.loop import DeviceLoop  # torch takes 5 s to import: after the link is up
+    from imageloom.runtime.residency import Residency
+    from imageloom.runtime.torch_device import choose_device
+
+    device = choose_device(args.device, threads=args.threads)
+    link.send(device.ready())
+    DeviceLoop(link, Residency(device)).run()
+
+
+main()

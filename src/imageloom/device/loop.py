@@ -1,0 +1,117 @@
+"""The device loop: admits attempts and steps them, one unit of work at a time.
+
+A unit of work is what a task type's `run.py` yields between two `step` calls. Between units the
+loop admits new attempts and drops cancelled ones; within a unit that can be left early (a denoising
+loop of the stock pipeline) the unit asks `Attempt.between_steps`, which does the same for its own
+attempt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import assert_never
+
+import structlog
+
+from imageloom.device.failures import describe_failure
+from imageloom.device.link import Link
+from imageloom.device.openers import open_units
+from imageloom.domain.messages import Cancel, Done, Picture, Progress, Residents, Run, Stopped
+from imageloom.runtime.residency import Residency
+from imageloom.runtime.units import Dropped, Units
+
+_log = structlog.get_logger("imageloom.device")
+
+
+class LinkedAttempt:
+    """What a unit of work says, sent over the link: `runtime.units.Attempt`."""
+
+    def __init__(self, link: Link, key: str) -> None:
+        self.key = key
+        self._link = link
+
+    def between_steps(self, progress: float) -> None:
+        """Report progress, 0 to 1, and leave if the parent wants so. Raises: Dropped."""
+        if self._link.is_cancelled(self.key):
+            raise Dropped(self.key)
+        self._link.send(Progress(key=self.key, value=progress))
+
+    def deliver(self, *, index: int, seed: int, width: int, height: int, rgb: bytes) -> None:
+        """Hand a finished picture to the parent: row-major RGB, three bytes a pixel."""
+        self._link.send(
+            Picture(key=self.key, index=index, seed=seed, width=width, height=height, rgb=rgb)
+        )
+
+
+class DeviceLoop:
+    """Steps what was admitted, first come first served, until the parent hangs up."""
+
+    def __init__(self, link: Link, residency: Residency) -> None:
+        self._link = link
+        self._residency = residency
+        self._live: deque[tuple[LinkedAttempt, Units]] = deque()
+
+    def run(self) -> None:
+        """Work for ever."""
+        while True:
+            self._admit()
+            if self._live:
+                self._step(*self._live[0])
+
+    def _admit(self) -> None:
+        """Begin every attempt that has arrived; wait for one where there is nothing else to do."""
+        while (message := self._link.next_message(block=not self._live)) is not None:
+            match message:
+                case Run(key=key):
+                    attempt = LinkedAttempt(self._link, key)
+                    self._live.append((attempt, _Opening(message, attempt, self._residency)))
+                case Cancel(key=key):
+                    # One that is over already still gets its answer: the parent waits for it.
+                    if all(attempt.key != key for attempt, _ in self._live):
+                        self._link.forget(key)
+                        self._link.send(Stopped(key=key))
+                case _:
+                    assert_never(message)
+
+    def _step(self, attempt: LinkedAttempt, units: Units) -> None:
+        message: Done | Stopped
+        try:
+            if self._link.is_cancelled(attempt.key):
+                message = Stopped(key=attempt.key)
+            elif units.step():
+                message = Done(key=attempt.key)
+            else:
+                return
+        except Dropped:
+            message = Stopped(key=attempt.key)
+        except Exception as exc:  # noqa: BLE001  # whatever a model raises, the loop serves the next
+            _log.exception("attempt_raised", key=attempt.key)
+            self._link.send(describe_failure(attempt.key, exc))
+            self._end(attempt)
+            self._residency.release_memory()
+            return
+        self._link.send(message)
+        self._end(attempt)
+
+    def _end(self, attempt: LinkedAttempt) -> None:
+        self._live.popleft()
+        self._link.forget(attempt.key)
+        self._link.send(Residents(models=self._residency.names()))
+
+
+class _Opening:
+    """The first unit of every attempt: decode its work and load its model."""
+
+    def __init__(self, run: Run, attempt: LinkedAttempt, residency: Residency) -> None:
+        self._run = run
+        self._attempt = attempt
+        self._residency = residency
+        self._units: Units | None = None
+
+    def step(self) -> bool:
+        if self._units is None:
+            self._units = open_units(
+                self._run.task_type, self._run.work, self._attempt, self._residency
+            )
+            return False
+        return self._units.step()

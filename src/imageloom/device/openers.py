@@ -1,0 +1,24 @@
+"""How the device begins an attempt: the heavy half of its task type, imported when first needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol, cast
+
+from imageloom.runtime.residency import Residency
+from imageloom.runtime.units import Attempt, Units
+from imageloom.task_types.registry import get_task_type
+
+
+class _RunModule(Protocol):
+    def open_units(self, work: bytes, attempt: Attempt, residency: Residency) -> Units: ...
+
+
+def open_units(task_type: str, work: bytes, attempt: Attempt, residency: Residency) -> Units:
+    """Return the units of an attempt: decodes its work and loads what it needs.
+
+    Raises: whatever the task type's own `open_units` raises.
+    """
+    name = get_task_type(task_type).name
+    module = cast("_RunModule", import_module(f"imageloom.task_types.{name}.run"))
+    return module.open_units(work, attempt, residency)

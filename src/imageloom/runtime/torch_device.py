@@ -1,0 +1,69 @@
+"""Which device torch works on here, and how numbers are kept on it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from imageloom.domain.errors import InvalidParams
+from imageloom.domain.messages import DeviceInfo, Ready
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TorchDevice:
+    """A torch device and the dtype that weights get on it."""
+
+    device: torch.device
+    dtype: torch.dtype
+    info: DeviceInfo
+
+    def ready(self) -> Ready:
+        """Return the message that says this device can work."""
+        return Ready(device=self.info)
+
+    def budget(self) -> int:
+        """Return the bytes that resident models may take: what is left is for activations."""
+        if self.info.memory_bytes is None:
+            import psutil
+
+            return int(psutil.virtual_memory().total * 0.5)
+        return int(self.info.memory_bytes * 0.75)
+
+
+def choose_device(name: str, *, threads: int) -> TorchDevice:
+    """Return the named device, or with `auto` the best there is; sets torch's thread number.
+
+    Weights are bf16 on a GPU that has it, else fp16, and fp32 on a CPU.
+    Raises: InvalidParams where the named device is not here.
+    """
+    torch.set_num_threads(threads)
+    torch.set_grad_enabled(False)
+    # Fixed kernels: autotuning may choose others from run to run, and with them other last bits.
+    torch.backends.cudnn.benchmark = False
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+            raise InvalidParams(f"device: {name} is not here; use auto or cpu", param="device")
+        properties = torch.cuda.get_device_properties(device)
+        return TorchDevice(
+            device=device,
+            dtype=torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16,
+            info=DeviceInfo(
+                kind="cuda", name=properties.name, memory_bytes=properties.total_memory
+            ),
+        )
+    if device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise InvalidParams("device: mps is not here; use auto or cpu", param="device")
+        return TorchDevice(
+            device=device, dtype=torch.float16, info=DeviceInfo(kind="mps", name="Apple GPU")
+        )
+    return TorchDevice(
+        device=device,
+        dtype=torch.float32,
+        info=DeviceInfo(kind="cpu", name=platform.processor() or platform.machine() or "CPU"),
+    )

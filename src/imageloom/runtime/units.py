@@ -1,0 +1,29 @@
+"""The seam between the device loop and the work of a task type."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Dropped(Exception):
+    """The attempt was cancelled; raised through whatever library is in the middle of it."""
+
+
+class Units(Protocol):
+    """The work of one attempt, cut into units that the loop steps."""
+
+    def step(self) -> bool:
+        """Do one unit of work; True when it was the last. Raises: anything, `Dropped` on cancel."""
+        ...
+
+
+class Attempt(Protocol):
+    """What the work of one attempt may say to the loop while a unit runs."""
+
+    def between_steps(self, progress: float) -> None:
+        """Report progress, 0 to 1, and leave if the parent wants so. Raises: Dropped."""
+        ...
+
+    def deliver(self, *, index: int, seed: int, width: int, height: int, rgb: bytes) -> None:
+        """Hand a finished picture to the parent: row-major RGB, three bytes a pixel."""
+        ...

@@ -1,0 +1,204 @@
+"""The parent's handle on its device process: start it, talk to it, notice its death, replace it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from imageloom.domain.errors import DeviceLost
+from imageloom.domain.messages import (
+    HEADER_SIZE,
+    Cancel,
+    DeviceInfo,
+    Done,
+    Errored,
+    Ready,
+    Residents,
+    Run,
+    Stopped,
+    ToDevice,
+    ToParent,
+    decode_for_parent,
+    encode_frame,
+    frame_length,
+)
+
+_log = structlog.get_logger("imageloom.worker")
+
+# A step that does not end within this is wedged, or a model is loading: then the process goes.
+STOP_TIMEOUT = 20.0  # seconds
+RESTART_DELAY = 1.0  # seconds; grows with each start that did not become ready
+RESTART_DELAY_LIMIT = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceOptions:
+    """How the device process is started."""
+
+    device: str
+    threads: int
+    log_format: str
+
+
+class DeviceProcess:
+    """A device process that is replaced whenever it dies. Use `keep` in a task group."""
+
+    def __init__(self, options: DeviceOptions) -> None:
+        self._options = options
+        self._ready = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._attempts: dict[str, asyncio.Queue[ToParent | None]] = {}
+        self.info: DeviceInfo | None = None
+        self.models: tuple[str, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether work can be sent now."""
+        return self._ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Wait until the device process has imported torch and can work."""
+        await self._ready.wait()
+
+    async def keep(self) -> None:
+        """Run a device process, and another one after it, until cancelled; then kill it."""
+        delay = RESTART_DELAY
+        try:
+            while True:
+                became_ready = await self._run_once()
+                delay = RESTART_DELAY if became_ready else min(delay * 2, RESTART_DELAY_LIMIT)
+                _log.warning("device_died", restart_in_s=delay)
+                await asyncio.sleep(delay)
+        finally:
+            self.kill()
+
+    async def run(self, message: Run) -> AsyncGenerator[ToParent]:
+        """Send an attempt and yield what the device says of it; the last is Done or Errored.
+
+        After `stop` it ends with Stopped. Raises: DeviceLost where the process dies before the end.
+        """
+        incoming: asyncio.Queue[ToParent | None] = asyncio.Queue()
+        self._attempts[message.key] = incoming
+        try:
+            await self._send(message)
+            while True:
+                answer = await incoming.get()
+                if answer is None:
+                    raise DeviceLost("the device process died during the task")
+                yield answer
+                if isinstance(answer, Done | Errored | Stopped):
+                    return
+        finally:
+            self._attempts.pop(message.key, None)
+
+    async def stop(self, key: str) -> None:
+        """Make the device drop an attempt; kill the process where it does not listen in time."""
+        incoming = self._attempts.setdefault(key, asyncio.Queue())
+        try:
+            await self._send(Cancel(key=key))
+            async with asyncio.timeout(STOP_TIMEOUT):
+                while True:
+                    answer = await incoming.get()
+                    if answer is None or isinstance(answer, Done | Errored | Stopped):
+                        return
+        except TimeoutError:
+            _log.warning("device_does_not_listen", key=key, after_s=STOP_TIMEOUT)
+            self.kill()
+        except DeviceLost:
+            return
+        finally:
+            self._attempts.pop(key, None)
+
+    def kill(self) -> None:
+        """End the process now; what ran on it is lost."""
+        if self._process is not None and self._process.returncode is None:
+            # Not Process.kill: it takes the exit status of one that has just died, and asyncio,
+            # which waits for that status, warns of an unknown child.
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+    async def _run_once(self) -> bool:
+        """Start a process and serve it until it dies; True where it became ready."""
+        ours, theirs = socket.socketpair()
+        # A frame of a large picture is megabytes: the default 64 KiB would make reading it slow.
+        reader, writer = await asyncio.open_connection(sock=ours, limit=2**20)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command(theirs.fileno()), pass_fds=(theirs.fileno(),), env=_environment()
+            )
+        finally:
+            theirs.close()
+        self._writer = writer
+        try:
+            await self._listen(reader)
+        finally:
+            was_ready = self._ready.is_set()
+            self._ready.clear()
+            self._writer = None
+            self.models = ()
+            writer.close()
+            self.kill()
+            await self._process.wait()
+            for incoming in self._attempts.values():
+                incoming.put_nowait(None)
+        return was_ready
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                length = frame_length(await reader.readexactly(HEADER_SIZE))
+                self._dispatch(decode_for_parent(await reader.readexactly(length)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+
+    def _dispatch(self, message: ToParent) -> None:
+        match message:
+            case Ready(device=info):
+                self.info = info
+                self._ready.set()
+                _log.info("device_ready", device=info.name, kind=info.kind)
+            case Residents(models=models):
+                self.models = models
+            case _:
+                if (incoming := self._attempts.get(message.key)) is not None:
+                    incoming.put_nowait(message)
+
+    async def _send(self, message: ToDevice) -> None:
+        if self._writer is None:
+            raise DeviceLost("the device process is not there")
+        try:
+            self._writer.write(encode_frame(message))
+            await self._writer.drain()
+        except ConnectionError as exc:
+            raise DeviceLost("the device process died during the task") from exc
+
+    def _command(self, fd: int) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "imageloom.device",
+            f"--fd={fd}",
+            f"--device={self._options.device}",
+            f"--threads={self._options.threads}",
+            f"--log-format={self._options.log_format}",
+        ]
+
+
+def _environment() -> dict[str, str]:
+    """The device process reads weights from this machine only, whatever a library would like."""
+    return {
+        **os.environ,  # noqa: TID251  # passed on, not read
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        # It warns of torchvision, which nothing here needs.
+        "TRANSFORMERS_VERBOSITY": "error",
+    }

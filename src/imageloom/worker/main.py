@@ -1,0 +1,193 @@
+"""The worker process: claims tasks, has its device do them, and keeps its lease meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+import socket
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from os import getpid
+from typing import Any
+
+import psycopg
+import structlog
+from procrastinate import JobContext
+from procrastinate.exceptions import ConnectorException
+
+from imageloom import __version__
+from imageloom.core.claim import claim, hand_back
+from imageloom.core.maintain import maintain
+from imageloom.core.services import Services
+from imageloom.domain.errors import StoreUnavailable
+from imageloom.fetch import Fetcher
+from imageloom.store import workers
+from imageloom.store.pool import transaction
+from imageloom.store.workers import WorkerReport
+from imageloom.task_types.registry import TASK_TYPES
+from imageloom.worker.attempt import AttemptTools, run_attempt
+from imageloom.worker.device import DeviceOptions, DeviceProcess
+from imageloom.worker.gpu import GpuMeter
+
+_log = structlog.get_logger("imageloom.worker")
+
+
+class Worker:
+    """One device and the tasks that it does. One at a time: a second would only wait behind it."""
+
+    def __init__(self, services: Services, *, queues: tuple[str, ...]) -> None:
+        settings = services.settings
+        # Unique per start: a worker that comes back under its old name would renew the lease of
+        # the tasks that its predecessor took to the grave.
+        self.id = f"{socket.gethostname()}-{getpid()}-{secrets.token_hex(3)}"
+        self._services = services
+        self._queues = queues or tuple(TASK_TYPES)
+        self._device = DeviceProcess(
+            DeviceOptions(
+                device=settings.device,
+                threads=settings.device_threads,
+                log_format=settings.log_format,
+            )
+        )
+        self._gpu = GpuMeter()
+        self._fetcher = Fetcher(allow=settings.fetch_allow, timeout=settings.fetch_timeout)
+        self._draining = asyncio.Event()
+        self._running: dict[str, asyncio.Task[object]] = {}
+        services.queue.handle(self._handle)
+
+    async def run(self) -> None:
+        """Work until SIGTERM or SIGINT, then hand back what is not finished and leave."""
+        loop = asyncio.get_running_loop()
+        # Decoding, encoding and name look-ups block; asyncio's default has too few threads for it.
+        loop.set_default_executor(ThreadPoolExecutor(32, thread_name_prefix="worker"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.drain)
+        try:
+            # A background task that fails ends the process: better a restart than half a worker.
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(self._device.keep(), name="device"),
+                    group.create_task(maintain(self._services), name="maintain"),
+                    group.create_task(self._report(), name="report"),
+                ]
+                await self._consume()
+                for task in background:
+                    task.cancel()
+        finally:
+            await self._fetcher.aclose()
+            with suppress(StoreUnavailable):
+                async with transaction(self._services.pool, wait=2) as conn:
+                    await workers.remove(conn, self.id)
+            _log.info("worker_stopped", worker=self.id)
+
+    def drain(self) -> None:
+        """Take no more tasks and hand back those that run; `run` then returns."""
+        if not self._draining.is_set():
+            _log.info("draining", worker=self.id, tasks=list(self._running))
+            self._draining.set()
+
+    async def _consume(self) -> None:
+        """Take jobs until drained; starts over where the queue lost its database."""
+        settings = self._services.settings
+        await self._first(self._device.wait_ready(), self._draining.wait())
+        while not self._draining.is_set():
+            consumer = asyncio.create_task(
+                self._services.queue.app.run_worker_async(
+                    queues=list(self._queues),
+                    name=self.id,
+                    concurrency=1,
+                    install_signal_handlers=False,
+                    # Only an INSERT notifies: a job that is due later is found by polling.
+                    fetch_job_polling_interval=1,
+                    abort_job_polling_interval=1,
+                    update_heartbeat_interval=settings.heartbeat_interval,
+                    # The tasks of a pruned worker count as lost: nobody is pruned for a silence
+                    # that an outage of the database may explain.
+                    stalled_worker_timeout=24 * 3600,
+                    shutdown_graceful_timeout=settings.drain_timeout,
+                    delete_jobs="always",
+                ),
+                name="consume",
+            )
+            try:
+                await self._first(asyncio.wait([consumer]), self._draining.wait())
+            finally:
+                consumer.cancel()
+                for task in self._running.values():
+                    task.cancel()
+                try:
+                    await consumer
+                except asyncio.CancelledError:
+                    pass
+                except (psycopg.Error, ConnectorException) as exc:
+                    _log.warning("queue_lost", error=str(exc))
+                    await asyncio.sleep(1)
+
+    async def _handle(self, context: JobContext, task_id: str) -> None:
+        """Run one job: claim its task and do one attempt at it."""
+        job_id = context.job.id
+        if job_id is None:
+            raise RuntimeError("a job without an id cannot be claimed")
+        if not await self._first(self._device.wait_ready(), self._draining.wait()):
+            # The job vanishes when this returns; the task needs another.
+            await hand_back(self._services, task_id, job_id=job_id)
+            return
+        claimed = await claim(self._services, task_id, job_id=job_id, worker=self.id)
+        if claimed is None:
+            return
+        current = asyncio.current_task()
+        if current is not None:
+            self._running[task_id] = current
+        _log.info("claimed", task_id=task_id, attempt=claimed.attempt, task_type=claimed.task.type)
+        tools = AttemptTools(services=self._services, device=self._device, fetcher=self._fetcher)
+        try:
+            await run_attempt(tools, claimed)
+        finally:
+            self._running.pop(task_id, None)
+
+    async def _report(self) -> None:
+        """Tell the installation that this worker is alive, once it can work, and what it does."""
+        await self._device.wait_ready()
+        while True:
+            try:
+                async with transaction(self._services.pool, wait=2) as conn:
+                    await workers.heartbeat(conn, self._state())
+            except StoreUnavailable as exc:
+                _log.warning("heartbeat_not_written", error=exc.message)
+            await asyncio.sleep(self._services.settings.heartbeat_interval)
+
+    def _state(self) -> WorkerReport:
+        info = self._device.info
+        status = "busy" if self._running else "idle"
+        if self._draining.is_set():
+            status = "draining"
+        elif not self._device.is_ready:
+            status = "unhealthy"
+        return WorkerReport(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=getpid(),
+            version=__version__,
+            status=status,
+            queues=self._queues,
+            device=info.name if info else "unknown",
+            memory_bytes=info.memory_bytes if info else None,
+            gpu_utilization=self._gpu.utilization() if info and info.kind == "cuda" else None,
+            models=self._device.models,
+            tasks=tuple(self._running),
+        )
+
+    async def _first(
+        self, work: Coroutine[Any, Any, object], stop: Coroutine[Any, Any, object]
+    ) -> bool:
+        """Wait for either and cancel the other; True where `work` ended and `stop` did not."""
+        both = [asyncio.create_task(item) for item in (work, stop)]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            return not both[1].done()
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)

@@ -1,0 +1,63 @@
+"""The HTTP API as an ASGI app: parse, call one verb of core, shape the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Lifespan
+
+from imageloom import __version__
+from imageloom.api.context import Context
+from imageloom.api.edge import Edge
+from imageloom.api.errors import install_handlers
+from imageloom.api.routes.files import files_router
+from imageloom.api.routes.monitoring import health_router, monitoring_router
+from imageloom.api.routes.tasks import tasks_router
+from imageloom.api.urls import BASE_PATH, Urls
+from imageloom.core.maintain import maintain
+from imageloom.core.services import Services
+
+
+def create_app(services: Services, *, public_url: str) -> ASGIApp:
+    """Return the app; while its lifespan runs, so do the chores that every process shares."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        chores = asyncio.create_task(maintain(services), name="maintain")
+        try:
+            yield
+        finally:
+            chores.cancel()
+            await asyncio.wait([chores])
+
+    app = _routes(lifespan=lifespan, public_url=public_url)
+    app.state.context = Context(
+        services=services,
+        urls=Urls(public_url, services.signer, life=services.settings.url_ttl),
+    )
+    return Edge(app, services.settings.limits)
+
+
+def describe_api() -> dict[str, Any]:
+    """Return the OpenAPI document; needs no services."""
+    return _routes(lifespan=None, public_url="http://127.0.0.1:9000").openapi()
+
+
+def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
+    app = FastAPI(
+        title="Imageloom",
+        version=__version__,
+        summary="Durable tasks for image generation, run by GPU workers",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        servers=[{"url": public_url}],
+    )
+    install_handlers(app)
+    for router in (tasks_router(), files_router(), monitoring_router()):
+        app.include_router(router, prefix=BASE_PATH)
+    app.include_router(health_router())
+    return app

@@ -1,0 +1,306 @@
+"""Routes about tasks: create, read, list, cancel, clean up."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from imageloom.api.auth import Reader, Writer
+from imageloom.api.bodies import idempotency_key, parse_params, read_json_object
+from imageloom.api.context import Context, InContext
+from imageloom.api.routing import both_slashes, errors_of, json_body
+from imageloom.api.shapes import OutputView, PageView, TaskView, output_view, task_view
+from imageloom.api.urls import OwnFile, OwnOutput
+from imageloom.core import cancel as core_cancel
+from imageloom.core import cleanup as core_cleanup
+from imageloom.core import read
+from imageloom.core.files import input_of_tenant, output_of_tenant
+from imageloom.core.idempotency import Idempotency, hash_body
+from imageloom.core.models import get_model
+from imageloom.core.submit import submit
+from imageloom.domain.errors import Gone, InvalidInput, InvalidParams, NotFound
+from imageloom.domain.tasks import Status, Task
+from imageloom.fetch import check_url
+from imageloom.store.tasks import Filter, SortField
+from imageloom.task_types.registry import TASK_TYPES, get_task_type
+from imageloom.task_types.spec import TaskType
+
+_CANCEL = {
+    "CancelTask": {
+        "operationId": "cancel_task",
+        "parameters": {"task_id": "$response.body#/id"},
+        "description": "Cancel the task, pending or running",
+    },
+}
+_LINKS = {
+    "GetTask": {
+        "operationId": "get_task",
+        "parameters": {"task_id": "$response.body#/id"},
+        "description": "Poll the task until it is over",
+    },
+    **_CANCEL,
+}
+
+
+def tasks_router() -> APIRouter:
+    """Return the routes of tasks; those that create one follow from the registry of task types."""
+    router = APIRouter(prefix="/tasks", tags=["tasks"])
+    for task_type in TASK_TYPES.values():
+        _add_type(router, task_type)
+
+    @both_slashes(
+        router.post,
+        "",
+        status_code=201,
+        operation_id="create_task",
+        summary="Create a task of any type",
+        responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
+        openapi_extra=_any_type_body(),
+    )
+    async def create_task(request: Request, context: InContext, tenant: Writer) -> TaskView:
+        body = await read_json_object(request)
+        name = body.get("type")
+        if not isinstance(name, str):
+            raise InvalidParams(f"type: is required, one of {', '.join(TASK_TYPES)}", param="type")
+        rest = {field: value for field, value in body.items() if field != "type"}
+        return await _create(
+            request, context, tenant, get_task_type(name), rest, route="tasks", sent=body
+        )
+
+    @both_slashes(
+        router.get,
+        "",
+        operation_id="list_tasks",
+        summary="List your tasks, newest first",
+        responses=errors_of(401, 403, 422, 503),
+    )
+    async def list_tasks(
+        context: InContext, tenant: Reader, query: Annotated[ListQuery, Query()]
+    ) -> PageView[TaskView]:
+        items, total = await read.list_tasks(
+            context.services,
+            tenant=tenant,
+            wanted=_filter(query),
+            sort_by=query.sort_by,
+            descending=query.sort_order == "desc",
+            page=query.page,
+            page_size=query.page_size,
+        )
+        return PageView(
+            items=[task_view(task, context.urls) for task in items],
+            total=total,
+            page=query.page,
+            page_size=query.page_size,
+        )
+
+    @both_slashes(
+        router.get,
+        "/{task_id}",
+        operation_id="get_task",
+        summary="Read a task",
+        responses={200: {"links": _CANCEL}, **errors_of(401, 403, 404, 422, 503)},
+    )
+    async def get_task(task_id: str, context: InContext, tenant: Reader) -> TaskView:
+        return task_view(
+            await read.get_task(context.services, task_id, tenant=tenant), context.urls
+        )
+
+    @both_slashes(
+        router.get,
+        "/{task_id}/result",
+        operation_id="get_result",
+        summary="Read the output of a completed task",
+        responses=errors_of(401, 403, 404, 409, 410, 422, 503),
+    )
+    async def get_result(task_id: str, context: InContext, tenant: Reader) -> OutputView:
+        output = await read.get_output(context.services, task_id, tenant=tenant)
+        return output_view(output, context.urls)
+
+    @both_slashes(
+        router.post,
+        "/{task_id}/cancel",
+        operation_id="cancel_task",
+        summary="Cancel a task, pending or running",
+        responses=errors_of(401, 403, 404, 409, 422, 503),
+    )
+    async def cancel_task(task_id: str, context: InContext, tenant: Writer) -> TaskView:
+        task = await core_cancel.cancel(context.services, task_id, tenant=tenant)
+        return task_view(task, context.urls)
+
+    @both_slashes(
+        router.post,
+        "/{task_id}/cleanup",
+        operation_id="cleanup_task",
+        summary="Delete the outputs of a task that is over",
+        responses=errors_of(401, 403, 404, 409, 422, 503),
+    )
+    async def cleanup_task(task_id: str, context: InContext, tenant: Writer) -> TaskView:
+        task = await core_cleanup.cleanup(context.services, task_id, tenant=tenant)
+        return task_view(task, context.urls)
+
+    return router
+
+
+class ListQuery(BaseModel):
+    """Which tasks a list shows."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: list[Status] = Field(default_factory=list)
+    task_type: str | None = None
+    created_after: AwareDatetime | None = None
+    created_before: AwareDatetime | None = None
+    search: str | None = Field(
+        None, max_length=64, pattern="^[A-Za-z0-9_]*$", description="The beginning of an id"
+    )
+    page: int = Field(1, ge=1, le=1_000_000)
+    page_size: int = Field(50, ge=1, le=500)
+    sort_by: SortField = "created_at"
+    sort_order: Literal["asc", "desc"] = "desc"
+
+
+def _add_type(router: APIRouter, task_type: TaskType) -> None:
+    """Add the routes below one type's own name; read and cancel check the type."""
+    name = task_type.name
+
+    @both_slashes(
+        router.post,
+        f"/{name}",
+        status_code=201,
+        operation_id=f"create_{name}_task",
+        summary=task_type.summary,
+        responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
+        openapi_extra=json_body(task_type.params.model_json_schema(), example=task_type.example),
+    )
+    async def create_typed(request: Request, context: InContext, tenant: Writer) -> TaskView:
+        body = await read_json_object(request)
+        return await _create(
+            request, context, tenant, task_type, body, route=f"tasks/{name}", sent=body
+        )
+
+    @both_slashes(
+        router.get,
+        f"/{name}/{{task_id}}",
+        operation_id=f"get_{name}_task",
+        summary=f"Read a {name} task",
+        responses=errors_of(401, 403, 404, 422, 503),
+    )
+    async def get_typed(task_id: str, context: InContext, tenant: Reader) -> TaskView:
+        return task_view(await _of_type(context, task_id, tenant, name), context.urls)
+
+    @both_slashes(
+        router.post,
+        f"/{name}/{{task_id}}/cancel",
+        operation_id=f"cancel_{name}_task",
+        summary=f"Cancel a {name} task, pending or running",
+        responses=errors_of(401, 403, 404, 409, 422, 503),
+    )
+    async def cancel_typed(task_id: str, context: InContext, tenant: Writer) -> TaskView:
+        await _of_type(context, task_id, tenant, name)
+        task = await core_cancel.cancel(context.services, task_id, tenant=tenant)
+        return task_view(task, context.urls)
+
+
+def _filter(query: ListQuery) -> Filter:
+    """Return which tasks to look for. Raises: InvalidParams where none could ever match."""
+    if query.task_type is not None and query.task_type not in TASK_TYPES:
+        raise InvalidParams(
+            f"task_type: there is no task type {query.task_type[:60]!r}; "
+            f"use one of {', '.join(TASK_TYPES)}",
+            param="task_type",
+        )
+    after, before = query.created_after, query.created_before
+    if after is not None and before is not None and after >= before:
+        raise InvalidParams("created_after: is not before created_before", param="created_after")
+    return Filter(
+        status=tuple(status.value for status in query.status),
+        type=query.task_type,
+        created_after=after,
+        created_before=before,
+        search=query.search,
+    )
+
+
+async def _create(
+    request: Request,
+    context: Context,
+    tenant: str,
+    task_type: TaskType,
+    body: dict[str, Any],
+    *,
+    route: str,
+    sent: dict[str, Any],
+) -> TaskView:
+    """Validate a body against its task type and submit it."""
+    if request.query_params:
+        # A parameter that is ignored may have been meant to keep the task from being created.
+        name = next(iter(request.query_params))[:60]
+        raise InvalidParams(f"{name}: there is no such query parameter", param=name)
+    services = context.services
+    params = parse_params(task_type.params, body)
+    wanted = task_type.model_name(params, default=services.settings.default_model)
+    model = await get_model(services.pool, wanted)
+    prepared = task_type.prepare(params, model=model, limits=services.settings.limits)
+    inputs = {
+        name: key
+        for name in task_type.input_fields
+        if prepared.get(name) is not None
+        and (key := await _own_input(request, context, tenant, name, prepared[name])) is not None
+    }
+    task = await submit(
+        services,
+        tenant=tenant,
+        task_type=task_type.name,
+        params=prepared,
+        inputs=inputs,
+        idempotency_use=_idempotency(request, route=route, body=sent),
+    )
+    return task_view(task, context.urls)
+
+
+async def _own_input(
+    request: Request, context: Context, tenant: str, name: str, url: str
+) -> str | None:
+    """Return the storage key of an input that is ours, None where it must be fetched.
+
+    Raises: InvalidInput where the URL can never work, so that the caller hears it now.
+    """
+    try:
+        match context.urls.own(url, host=request.headers.get("host")):
+            case OwnFile(file_id=file_id):
+                return await input_of_tenant(context.services, file_id, tenant=tenant)
+            case OwnOutput(key=key):
+                return await output_of_tenant(context.services, key, tenant=tenant)
+            case None:
+                check_url(url, allow=context.services.settings.fetch_allow)
+                return None
+    except (NotFound, Gone, InvalidInput) as exc:
+        raise InvalidInput(f"{name}: {exc.message}", param=name) from exc
+
+
+def _idempotency(request: Request, *, route: str, body: dict[str, Any]) -> Idempotency | None:
+    key = idempotency_key(request)
+    return None if key is None else Idempotency(route=route, key=key, body_hash=hash_body(body))
+
+
+async def _of_type(context: Context, task_id: str, tenant: str, name: str) -> Task:
+    task = await read.get_task(context.services, task_id, tenant=tenant)
+    if task.type != name:
+        raise NotFound(f"there is no {name} task {task_id}")
+    return task
+
+
+def _any_type_body() -> dict[str, Any]:
+    """Return the OpenAPI body of `POST /tasks`: any type's parameters and its name."""
+    schemas = []
+    for task_type in TASK_TYPES.values():
+        schema = task_type.params.model_json_schema()
+        kind = {"type": "string", "const": task_type.name}
+        schema["properties"] = {"type": kind, **schema["properties"]}
+        schema["required"] = ["type", *schema.get("required", [])]
+        schemas.append(schema)
+    first = next(iter(TASK_TYPES.values()))
+    merged = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
+    return json_body(merged, example={"type": first.name, **first.example})

@@ -1,0 +1,123 @@
+"""What the client's commands share: the connection, its options, and how failures are told.
+
+Results go to stdout, everything else to stderr. With `--json`, stdout is one JSON object whatever
+happens: the answer, or the task that did not succeed, or `{"error": …}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from imageloom.client import (
+    APIError,
+    Client,
+    ConnectionFailed,
+    ImageloomError,
+    TaskCancelled,
+    TaskFailed,
+    Unauthorized,
+    WaitTimeout,
+)
+
+INTERRUPTED = 130
+
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="The server; else IMAGELOOM_URL.", show_default=False),
+]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", help="The key; else IMAGELOOM_API_KEY.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def connect(context: typer.Context, *, url: str | None, api_key: str | None) -> Client:
+    """Return the client that the options and the environment ask for.
+
+    The context's object, when there is one, makes it instead: the seam for tests.
+    """
+    make: Callable[..., Client] = context.obj or Client.from_env
+    return make(base_url=url, api_key=api_key)
+
+
+@contextmanager
+def failures_told(*, as_json: bool) -> Iterator[None]:
+    """Turn every expected failure into one line on stderr and an exit code.
+
+    1 for what went wrong, 2 for what cannot be asked, 130 for Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        raise
+    except ImageloomError as exc:
+        if as_json:
+            print_json(_as_object(exc))
+        _fail(str(exc) + _advice(exc), code=1)
+    except OSError as exc:
+        what = f"{exc.filename}: {exc.strerror}" if exc.filename and exc.strerror else str(exc)
+        if as_json:
+            print_json({"error": {"type": "os_error", "message": what}})
+        _fail(what, code=1)
+    except ValueError as exc:
+        if as_json:
+            print_json({"error": {"type": "usage", "message": str(exc)}})
+        _fail(str(exc), code=2)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def one_line(text: str) -> str:
+    """Return a server's text as one line that cannot steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))
+
+
+def note(text: str) -> None:
+    """Say something on stderr, beside the result."""
+    typer.echo(one_line(text), err=True)
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    note(f"error: {message}")
+    raise typer.Exit(code)
+
+
+def _advice(exc: ImageloomError) -> str:
+    match exc:
+        case Unauthorized():
+            return "; give --api-key or set IMAGELOOM_API_KEY"
+        case ConnectionFailed():
+            return "; is the server running? --url or IMAGELOOM_URL say where"
+        case WaitTimeout():
+            return f"; it goes on: imageloom tasks result {exc.task.id}"
+        case _:
+            return ""
+
+
+def _as_object(exc: ImageloomError) -> dict[str, Any]:
+    match exc:
+        case TaskFailed() | TaskCancelled() | WaitTimeout():
+            return exc.task.raw
+        case APIError():
+            error = {
+                "type": exc.type,
+                "message": exc.message,
+                "param": exc.param,
+                "request_id": exc.request_id,
+            }
+            return {"error": error}
+        case ConnectionFailed():
+            return {"error": {"type": "connection_failed", "message": str(exc)}}
+        case _:
+            return {"error": {"type": "error", "message": str(exc)}}

@@ -1,0 +1,163 @@
+"""`imageloom generate`: create a task, watch it, and write its images to a folder."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from imageloom.cli._client import (
+    INTERRUPTED,
+    ApiKey,
+    AsJson,
+    Url,
+    connect,
+    failures_told,
+    note,
+    print_json,
+)
+from imageloom.cli._display import Display, shown
+from imageloom.client import ImageloomError, Task
+
+
+def generate(
+    context: typer.Context,
+    prompt: Annotated[str, typer.Argument(help="What to make.")],
+    image: Annotated[
+        str | None,
+        typer.Option("--image", "-i", help="A picture to start from: a file or a URL."),
+    ] = None,
+    num_outputs: Annotated[
+        int | None, typer.Option("--num-outputs", "-n", help="How many images.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the images.")] = Path(
+        "outputs"
+    ),
+    negative_prompt: Annotated[str | None, typer.Option(help="What to avoid.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="How far to leave the picture, above 0 to 1.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How closely to follow the prompt.")
+    ] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first image.")] = None,
+    model: Annotated[str | None, typer.Option(help="A name from `imageloom models list`.")] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME:WEIGHT", help="An adapter; give it once for each."),
+    ] = None,
+    output_format: Annotated[
+        str | None, typer.Option("--format", help="jpeg, png or webp.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait for the images, or only submit.")
+    ] = True,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds to wait; the task itself goes on.")
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Generate images from a prompt, and write them to a folder.
+
+    Ctrl-C cancels the task.
+    """
+    loras = _loras(lora or [])
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        task = client.generate(
+            prompt,
+            image=image,
+            negative_prompt=negative_prompt,
+            strength=strength,
+            num_outputs=num_outputs,
+            steps=steps,
+            guidance_scale=guidance,
+            width=width,
+            height=height,
+            seed=seed,
+            model=model,
+            loras=loras or None,
+            output_format=output_format,
+        )
+        if not wait:
+            _tell_submitted(task, as_json=as_json)
+            return
+        try:
+            with shown(as_json=as_json) as display:
+                paths = _finish(task, folder=out, timeout=timeout, display=display)
+        except KeyboardInterrupt:
+            _cancel(task)
+            if as_json:
+                print_json(task.raw)
+            raise typer.Exit(INTERRUPTED) from None
+        tell_files(task, paths, as_json=as_json)
+
+
+def tell_files(task: Task, paths: list[Path], *, as_json: bool) -> None:
+    """Print the files that a task's images became, each with its seed."""
+    images = task.output.images if task.output else []
+    made = list(zip(paths, images, strict=True))
+    if as_json:
+        files: list[dict[str, Any]] = [
+            {
+                "path": str(path),
+                "url": image.url,
+                "seed": image.seed,
+                "width": image.width,
+                "height": image.height,
+            }
+            for path, image in made
+        ]
+        print_json(task.raw | {"files": files})
+        return
+    for path, image in made:
+        typer.echo(str(path) if image.seed is None else f"{path}  seed {image.seed}")
+
+
+def _finish(task: Task, *, folder: Path, timeout: float | None, display: Display) -> list[Path]:
+    task.wait(timeout=timeout, progress=display.task)
+    return task.download(folder, progress=display.downloaded)
+
+
+def _tell_submitted(task: Task, *, as_json: bool) -> None:
+    if as_json:
+        print_json(task.raw)
+    else:
+        typer.echo(task.id)
+
+
+def _cancel(task: Task) -> None:
+    """Ask the server to cancel, unless the task ended already."""
+    if task.done:
+        note(f"interrupted; {task.id} is {task.status}")
+        return
+    try:
+        task.cancel()
+    except ImageloomError as exc:
+        note(f"interrupted; {task.id} could not be cancelled: {exc}")
+    else:
+        note(f"{task.id} {task.status}")
+
+
+def _loras(given: list[str]) -> dict[str, float]:
+    loras: dict[str, float] = {}
+    for each in given:
+        name, colon, weight = each.rpartition(":")
+        if not colon:
+            name, weight = each, "1"
+        try:
+            value = float(weight)
+        except ValueError:
+            value = math.nan
+        if not name or not math.isfinite(value):
+            raise typer.BadParameter(f"{each!r} is not NAME:WEIGHT", param_hint="--lora")
+        if name in loras:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint="--lora")
+        loras[name] = value
+    return loras

@@ -1,0 +1,148 @@
+"""`imageloom tasks`: look at tasks, cancel them, and fetch what they made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from imageloom.cli._client import (
+    ApiKey,
+    AsJson,
+    Url,
+    connect,
+    failures_told,
+    one_line,
+    print_json,
+)
+from imageloom.cli.generate import tell_files
+from imageloom.client import ImageloomError, Task
+
+TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
+
+COLUMNS = ("id", "type", "status", "progress", "created")
+
+tasks = typer.Typer(help="List, show and cancel tasks, and fetch results.", no_args_is_help=True)
+
+
+@tasks.command("list")
+def list_(
+    context: typer.Context,
+    status: Annotated[str | None, typer.Option(help="Only tasks of this status.")] = None,
+    task_type: Annotated[str | None, typer.Option("--type", help="Only this task type.")] = None,
+    page: Annotated[int | None, typer.Option(min=1, help="Which page, from 1.")] = None,
+    page_size: Annotated[int | None, typer.Option(min=1, help="Tasks on a page.")] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """List your tasks, newest first."""
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        found = client.tasks(status=status, task_type=task_type, page=page, page_size=page_size)
+        if as_json:
+            print_json(
+                {
+                    "items": [task.raw for task in found],
+                    "total": found.total,
+                    "page": found.page,
+                    "page_size": found.page_size,
+                }
+            )
+        else:
+            _print_rows(_row(task) for task in found)
+
+
+@tasks.command()
+def show(
+    context: typer.Context,
+    task_id: TaskId,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show one task."""
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        task = client.task(task_id)
+        if as_json:
+            print_json(task.raw)
+            return
+        facts = dict(zip(COLUMNS, _row(task), strict=True))
+        if task.queue_position is not None:
+            facts["ahead"] = str(task.queue_position)
+        if task.error:
+            facts["error"] = one_line(task.error)
+        for name, value in facts.items():
+            typer.echo(f"{name:9} {value}")
+        _print_images(task)
+
+
+@tasks.command()
+def cancel(
+    context: typer.Context,
+    task_id: TaskId,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel a task, pending or running."""
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        task = client.cancel(task_id)
+        if as_json:
+            print_json(task.raw)
+        else:
+            typer.echo(f"{task.id} {task.status}")
+
+
+@tasks.command()
+def result(
+    context: typer.Context,
+    task_id: TaskId,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the images to this folder.")
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a completed task made, or write it to a folder."""
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        task = client.task(task_id)
+        if not task.done:
+            raise ImageloomError(f"task {task.id} is {task.status}, at {task.progress:.0%}")
+        task.wait()
+        if out is not None:
+            tell_files(task, task.download(out), as_json=as_json)
+        elif as_json:
+            print_json(task.output.raw if task.output else {})
+        else:
+            _print_images(task)
+
+
+def _row(task: Task) -> tuple[str, ...]:
+    created = "" if task.created_at is None else task.created_at.strftime("%Y-%m-%d %H:%M:%SZ")
+    cells = (task.id, task.type, task.status, f"{task.progress:.0%}", created)
+    return tuple(one_line(cell) for cell in cells)
+
+
+def _print_rows(rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a table where a person looks on, and tab-separated lines elsewhere."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    table = Table(*COLUMNS, box=None)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def _print_images(task: Task) -> None:
+    for image in task.output.images if task.output else []:
+        seed = "" if image.seed is None else f"  seed {image.seed}"
+        typer.echo(one_line(image.url) + seed)

@@ -1,0 +1,69 @@
+"""The client of the Imageloom API, synchronous and asynchronous.
+
+    from imageloom.client import Client
+
+    with Client("http://127.0.0.1:9000", api_key="…") as client:
+        task = client.generate("a red dress, studio light", image="dress.jpg", num_outputs=4)
+        for path in task.wait().download("outputs"):
+            print(path)
+
+`AsyncClient` has the same methods, to be awaited. Every error is an `ImageloomError`; their tree
+is drawn in `_errors.py`. It speaks HTTP and imports nothing of the server.
+"""
+
+from imageloom.client._async import AsyncClient, AsyncTask
+from imageloom.client._errors import (
+    APIError,
+    Conflict,
+    ConnectionFailed,
+    Forbidden,
+    Gone,
+    ImageloomError,
+    InvalidParams,
+    NotFound,
+    PayloadTooLarge,
+    RateLimited,
+    ServerError,
+    TaskCancelled,
+    TaskFailed,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    WaitTimeout,
+)
+from imageloom.client._retry import RetryPolicy
+from imageloom.client._sync import Client, Task
+from imageloom.client._types import ErrorDetail, File, Image, Model, Output, Page, Queue, Worker
+
+__all__ = [
+    "APIError",
+    "AsyncClient",
+    "AsyncTask",
+    "Client",
+    "Conflict",
+    "ConnectionFailed",
+    "ErrorDetail",
+    "File",
+    "Forbidden",
+    "Gone",
+    "Image",
+    "ImageloomError",
+    "InvalidParams",
+    "Model",
+    "NotFound",
+    "Output",
+    "Page",
+    "PayloadTooLarge",
+    "Queue",
+    "RateLimited",
+    "RetryPolicy",
+    "ServerError",
+    "Task",
+    "TaskCancelled",
+    "TaskFailed",
+    "Unauthorized",
+    "Unavailable",
+    "UnsupportedMediaType",
+    "WaitTimeout",
+    "Worker",
+]

@@ -1,0 +1,448 @@
+"""The client, asynchronous; `_sync.py` is generated from this file by `tools/unasync.py`."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from imageloom import __version__
+from imageloom.client import _io_async as _io
+from imageloom.client._connection_async import AsyncConnection
+from imageloom.client._env import read_environment
+from imageloom.client._errors import (
+    ConnectionFailed,
+    ImageloomError,
+    TaskCancelled,
+    TaskFailed,
+    Unavailable,
+    WaitTimeout,
+)
+from imageloom.client._files import Source, is_url, prepare_upload, save
+from imageloom.client._requests import (
+    Loras,
+    generation_body,
+    headers_for,
+    new_key,
+    normalized_base,
+    query,
+    task_path,
+    upload_key,
+)
+from imageloom.client._retry import RetryPolicy
+from imageloom.client._types import (
+    JSON,
+    File,
+    Model,
+    Page,
+    Queue,
+    TaskData,
+    Worker,
+    file_from,
+    items_from,
+    model_from,
+    page_from,
+    queue_from,
+    task_raw,
+    worker_from,
+)
+
+DEFAULT_URL = "http://127.0.0.1:9000"
+_POLL_GROWTH = 1.2  # 0.25 s becomes 2 s after 12 polls, about 10 s into a task
+_LONGEST_POLL = 2.0
+_PATIENCE = 60.0  # a server takes up to 30 s to stop, and some to start: a task outlives both
+
+
+class AsyncTask(TaskData):
+    """One task: the last answer about it, and the verbs that act on it.
+
+    Its properties do not change by themselves: `refresh` and `wait` ask the server and update
+    this object in place.
+    """
+
+    def __init__(self, connection: AsyncConnection, raw: JSON) -> None:
+        self._connection = connection
+        self._take(raw)
+
+    async def refresh(self) -> Self:
+        """Ask for the task's state now, and return this task.
+
+        >>> task = await client.generate("a red dress")
+        >>> task = await task.refresh()
+        >>> task.status
+        'running'
+        """
+        self._take(await self._connection.call("GET", task_path(self.id), read=task_raw))
+        return self
+
+    async def wait(
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109 - the task goes on, so nothing is cancelled
+        poll: float = 0.25,
+        progress: Callable[[Self], object] | None = None,
+    ) -> Self:
+        """Ask until the task is completed, and return this task.
+
+        `timeout` and `poll` are seconds; the time between two questions begins at `poll` and
+        grows gently to 2. `progress` is called with this task after each answer. A server that
+        is away for less than a minute is waited for.
+
+        Raises: TaskFailed, TaskCancelled, WaitTimeout (the task goes on; wait again).
+
+        >>> task = await client.generate("a red dress", num_outputs=2)
+        >>> task = await task.wait(timeout=300, progress=lambda task: print(task.progress))
+        0.0
+        0.5
+        1.0
+        >>> [image.seed for image in task.output.images]
+        [7, 8]
+        """
+        if poll <= 0:
+            raise ValueError(f"poll is {poll}; it must be above 0 seconds")
+        clock = self._connection.clock
+        answered = clock()
+        deadline = math.inf if timeout is None else answered + timeout
+        pause = poll
+        while True:
+            if progress is not None:
+                progress(self)
+            if self.done:
+                self._require_completed()
+                return self
+            remaining = deadline - clock()
+            if remaining <= 0:
+                raise WaitTimeout(self, seconds=timeout or 0.0)
+            await self._connection.sleep(min(pause, remaining))
+            pause = min(pause * _POLL_GROWTH, max(poll, _LONGEST_POLL))
+            try:
+                await self.refresh()
+                answered = clock()
+            except (ConnectionFailed, Unavailable):
+                if clock() - answered > _PATIENCE:
+                    raise
+
+    async def cancel(self) -> Self:
+        """Cancel the task, pending or running, and return it; repeating it is harmless.
+
+        Raises: Conflict when it already completed or failed.
+
+        >>> task = await client.generate("a red dress")
+        >>> task = await task.cancel()
+        >>> task.status
+        'cancelled'
+        """
+        self._take(
+            await self._connection.call("POST", task_path(self.id, "/cancel"), read=task_raw)
+        )
+        return self
+
+    async def download(
+        self,
+        folder: str | Path = "outputs",
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> list[Path]:
+        """Write every image of a completed task into `folder` and return the paths, in order.
+
+        Files are named `output_0.jpg`, `output_1.jpg` and so on, by what they are; files of
+        these names are replaced. `progress` is called with the number written and the number in
+        all. The API key is not sent to the images' URLs.
+
+        Raises: ImageloomError when the task is not completed, Gone or Forbidden when its URLs
+        expired (refresh the task for new ones), OSError when the folder cannot be written.
+
+        >>> task = await client.generate("a red dress", num_outputs=2)
+        >>> task = await task.wait()
+        >>> [path.name for path in await task.download(folder)]
+        ['output_0.jpg', 'output_1.jpg']
+        """
+        self._require_completed()
+        images = self.output.images if self.output else []
+        paths: list[Path] = []
+        for index, image in enumerate(images):
+            answer = await self._connection.fetch(image.url)
+            path = await _io.blocking(
+                save,
+                answer.content,
+                folder=Path(folder),
+                stem=f"output_{index}",
+                media_type=answer.headers.get("Content-Type"),
+            )
+            paths.append(path)
+            if progress is not None:
+                progress(len(paths), len(images))
+        return paths
+
+    def _require_completed(self) -> None:
+        match self.status:
+            case "completed":
+                return
+            case "failed":
+                raise TaskFailed(self)
+            case "cancelled":
+                raise TaskCancelled(self)
+            case status:
+                raise ImageloomError(f"task {self.id} is {status}: wait for it first")
+
+
+class AsyncClient:
+    """A connection to one Imageloom server under one key.
+
+    `base_url` may stand with or without `/api/v1`. `timeout` is the patience for one answer, in
+    seconds. Failed requests are tried again where that can help, as `retry` says: connection
+    errors, 429 and 503; nothing is ever made twice by it. `transport` and `http_client` are for
+    proxies and tests: the second is used as it is and not closed. `sleep`, `jitter` and `clock`
+    are what time is made of.
+
+    >>> async with AsyncClient("http://127.0.0.1:9000", api_key="il_example") as client:
+    ...     task = await client.generate("a red dress, studio light")
+    ...     task = await task.wait()
+    >>> task.status
+    'completed'
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        http_client: httpx.AsyncClient | None = None,
+        retry: RetryPolicy | None = None,
+        sleep: _io.Sleep = _io.sleep,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if transport is not None and http_client is not None:
+            raise ValueError("give transport or http_client, not both")
+        self._owned = http_client is None
+        self._connection = AsyncConnection(
+            http_client or httpx.AsyncClient(transport=transport),
+            base_url=normalized_base(base_url),
+            headers=headers_for(api_key, agent=f"imageloom/{__version__}"),
+            timeout=timeout,
+            retry=retry or RetryPolicy(),
+            sleep=sleep,
+            jitter=jitter,
+            clock=clock,
+        )
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Return a client for IMAGELOOM_URL and IMAGELOOM_API_KEY; arguments go before them.
+
+        >>> client = AsyncClient.from_env(base_url="http://gpu-box:9000")
+        >>> client.base_url
+        'http://gpu-box:9000/api/v1'
+        """
+        url, key = read_environment(environment)
+        return cls(base_url or url or DEFAULT_URL, api_key or key, **options)
+
+    @property
+    def base_url(self) -> str:
+        """Where requests go, `/api/v1` included."""
+        return self._connection.base_url
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        image: Source | None = None,
+        negative_prompt: str | None = None,
+        strength: float | None = None,
+        num_outputs: int | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        seed: int | None = None,
+        model: str | None = None,
+        loras: Loras | None = None,
+        output_format: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> AsyncTask:
+        """Create a generation task and return it; `wait` for its images.
+
+        `image` is a URL, or a local file or bytes, which are uploaded first; with one it is image
+        to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. What is
+        not given is the server's to choose. Calling again under the same `idempotency_key` with
+        the same arguments returns the first task instead of making another.
+
+        Raises: InvalidParams, `param` naming what is wrong; OSError when `image` cannot be read.
+
+        >>> task = await client.generate(
+        ...     "a model wearing the dress", image="https://example.com/dress.jpg", num_outputs=4
+        ... )
+        >>> task.status
+        'pending'
+        """
+        key = idempotency_key or new_key()
+        image_url: str | None = None
+        if isinstance(image, str) and is_url(image):
+            image_url = image
+        elif image is not None:
+            image_url = (await self._upload(image, key=upload_key(key))).url
+        body = generation_body(
+            prompt=prompt,
+            input_image_url=image_url,
+            negative_prompt=negative_prompt,
+            strength=strength,
+            num_outputs=num_outputs,
+            steps=steps,
+            guidance_scale=guidance_scale,
+            width=width,
+            height=height,
+            seed=seed,
+            model=model,
+            loras=loras,
+            output_format=output_format,
+        )
+        return await self._connection.call(
+            "POST", "/tasks/generation", body=body, key=key, read=self._task
+        )
+
+    async def task(self, task_id: str) -> AsyncTask:
+        """Return a task by its id.
+
+        Raises: NotFound when there is none, or it is another tenant's.
+
+        >>> made = await client.generate("a red dress")
+        >>> task = await client.task(made.id)
+        >>> task.created_at.year
+        2024
+        """
+        return await self._connection.call("GET", task_path(task_id), read=self._task)
+
+    async def tasks(
+        self,
+        *,
+        status: str | None = None,
+        task_type: str | None = None,
+        created_after: datetime | None = None,
+        created_before: datetime | None = None,
+        search: str | None = None,
+        page: int | None = None,
+        page_size: int | None = None,
+        sort_by: str | None = None,
+        sort_order: str | None = None,
+    ) -> Page[AsyncTask]:
+        """Return one page of your tasks, newest first; `search` is the beginning of an id.
+
+        >>> task = await client.generate("a red dress")
+        >>> page = await client.tasks(status="pending", page_size=10)
+        >>> [each.status for each in page]
+        ['pending']
+        """
+        params = query(
+            status=status,
+            task_type=task_type,
+            created_after=created_after,
+            created_before=created_before,
+            search=search,
+            page=page,
+            page_size=page_size,
+            sort_by=sort_by,
+            sort_order=sort_order,
+        )
+        return await self._connection.call(
+            "GET", "/tasks", params=params, read=partial(page_from, each=self._task)
+        )
+
+    async def cancel(self, task_id: str) -> AsyncTask:
+        """Cancel a task, pending or running, and return it; repeating it is harmless.
+
+        Raises: NotFound; Conflict when it already completed or failed.
+
+        >>> task = await client.generate("a red dress")
+        >>> task = await client.cancel(task.id)
+        >>> task.status
+        'cancelled'
+        """
+        return await self._connection.call("POST", task_path(task_id, "/cancel"), read=self._task)
+
+    async def upload(self, source: Source) -> File:
+        """Upload a file or bytes and return it; its `url` stands wherever the API takes a URL.
+
+        >>> file = await client.upload(b"a picture's bytes")
+        >>> file.size
+        17
+        """
+        return await self._upload(source, key=new_key())
+
+    async def models(self) -> list[Model]:
+        """Return the base models and trained adapters that a task may name.
+
+        >>> [model.name for model in await client.models()]
+        ['imageloom-tiny']
+        """
+        read = partial(page_from, each=model_from)
+        page = await self._connection.call("GET", "/models", read=read)
+        models = page.items
+        while page.has_next and page.items:
+            params = {"page": page.page + 1, "page_size": page.page_size}
+            page = await self._connection.call("GET", "/models", params=params, read=read)
+            models = models + page.items
+        return models
+
+    async def queues(self) -> list[Queue]:
+        """Return the queues and how much waits in them.
+
+        >>> [(queue.name, queue.pending) for queue in await client.queues()]
+        [('generation', 12)]
+        """
+        read = partial(items_from, name="queues", each=queue_from)
+        return await self._connection.call("GET", "/monitoring/queues", read=read)
+
+    async def workers(self) -> list[Worker]:
+        """Return the workers and what they do.
+
+        >>> [(worker.id, worker.status) for worker in await client.workers()]
+        [('worker-01', 'busy')]
+        """
+        read = partial(items_from, name="workers", each=worker_from)
+        return await self._connection.call("GET", "/monitoring/workers", read=read)
+
+    async def aclose(self) -> None:
+        """Close the connections; `async with` does it for you.
+
+        >>> await client.aclose()
+        """
+        if self._owned:
+            await self._connection.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.base_url}>"
+
+    async def _upload(self, source: Source, *, key: str) -> File:
+        upload = await _io.blocking(prepare_upload, source)
+        return await self._connection.upload("/files", upload, key=key, read=file_from)
+
+    def _task(self, raw: JSON) -> AsyncTask:
+        return AsyncTask(self._connection, task_raw(raw))

@@ -1,0 +1,156 @@
+"""The wire: one request and its retries, answers read into values, failures into typed errors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import httpx
+
+from imageloom.client import _io_async as _io
+from imageloom.client._errors import (
+    APIError,
+    ConnectionFailed,
+    ImageloomError,
+    error_from,
+    not_understood,
+)
+from imageloom.client._files import Upload
+from imageloom.client._requests import output_url
+from imageloom.client._retry import RetryPolicy, delay_before_retry
+from imageloom.client._types import JSON
+
+T = TypeVar("T")
+
+
+class AsyncConnection:
+    """Requests to one server under one key. Every request may be tried again; see `_retry`."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        base_url: str,
+        headers: Mapping[str, str],
+        timeout: float,
+        retry: RetryPolicy,
+        sleep: _io.Sleep,
+        jitter: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self.base_url = base_url
+        self.sleep = sleep
+        self.clock = clock
+        self._http = http
+        self._headers = dict(headers)
+        self._timeout = timeout
+        self._retry = retry
+        self._jitter = jitter
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        read: Callable[[JSON], T],
+        params: Mapping[str, Any] | None = None,
+        body: JSON | None = None,
+        key: str | None = None,
+    ) -> T:
+        """Send one request, as often as it is worth it, and return what `read` makes of it.
+
+        Raises: APIError for an error answer, ConnectionFailed for none.
+        """
+        headers = self._headers if key is None else self._headers | {"Idempotency-Key": key}
+
+        async def once() -> httpx.Response:
+            request = self._http.build_request(
+                method,
+                self.base_url + path,
+                params=params,
+                json=body,
+                headers=headers,
+                timeout=self._timeout,
+            )
+            return await self._send(request)
+
+        return _read(await self._retrying(once), read)
+
+    async def upload(self, path: str, upload: Upload, *, read: Callable[[JSON], T], key: str) -> T:
+        """Send a file as multipart, read in small pieces, and return what `read` makes of it.
+
+        The boundary comes from the key, so that every try sends the same bytes.
+        """
+        headers = self._headers | {
+            "Idempotency-Key": key,
+            "Content-Type": f"multipart/form-data; boundary={key}",
+        }
+
+        async def once() -> httpx.Response:
+            with upload.open() as file:
+                request = self._http.build_request(
+                    "POST",
+                    self.base_url + path,
+                    files={"file": (upload.name, file, upload.media_type)},
+                    headers=headers,
+                    timeout=self._timeout,
+                )
+                return await self._send(request)
+
+        return _read(await self._retrying(once), read)
+
+    async def fetch(self, url: str) -> httpx.Response:
+        """Return what a signed URL answers. The API key does not go there: it may be any host.
+
+        Raises: ImageloomError when it is no URL to fetch from.
+        """
+        try:
+            target = output_url(url, base_url=self.base_url)
+        except ValueError as exc:
+            raise ImageloomError(str(exc)) from exc
+
+        async def once() -> httpx.Response:
+            request = self._http.build_request("GET", target, timeout=self._timeout)
+            request.headers.pop("Authorization", None)
+            return await self._send(request, follow_redirects=True)
+
+        return await self._retrying(once)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _retrying(self, once: _io.Thunk[httpx.Response]) -> httpx.Response:
+        for tried in itertools.count(1):
+            try:
+                return await once()
+            except (APIError, ConnectionFailed) as failure:
+                delay = delay_before_retry(
+                    failure, tried=tried, jitter=self._jitter(), policy=self._retry
+                )
+                if delay is None:
+                    raise
+            await self.sleep(delay)
+        raise AssertionError("unreachable: the count has no end")
+
+    async def _send(
+        self, request: httpx.Request, *, follow_redirects: bool = False
+    ) -> httpx.Response:
+        try:
+            response = await self._http.send(request, auth=None, follow_redirects=follow_redirects)
+        except httpx.RequestError as exc:
+            where = request.url.copy_with(query=None)
+            raise ConnectionFailed(
+                f"no answer from {where}: {str(exc) or type(exc).__name__}"
+            ) from exc
+        if not response.is_success:
+            raise error_from(response)
+        return response
+
+
+def _read(response: httpx.Response, read: Callable[[JSON], T]) -> T:
+    try:
+        return read(response.json())
+    except (ValueError, TypeError, KeyError, AttributeError) as exc:
+        raise not_understood(response, "what this client expects") from exc

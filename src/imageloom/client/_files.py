@@ -1,0 +1,88 @@
+"""Local files: what is uploaded, and where downloads go.
+
+File operations here block; the asynchronous client calls them in a thread.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+Source = str | os.PathLike[str] | bytes
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"PK\x03\x04", "application/zip"),
+)
+_SUFFIXES = {
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
+    "application/zip": ".zip",
+}
+_UNKNOWN = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Something to upload; `open` begins anew at each try."""
+
+    name: str
+    media_type: str
+    open: Callable[[], BinaryIO]
+
+
+def is_url(source: Source) -> bool:
+    """Return whether an image argument is a URL rather than a local file."""
+    return isinstance(source, str) and "://" in source
+
+
+def prepare_upload(source: Source) -> Upload:
+    """Return what to upload, its media type told from its first bytes.
+
+    Raises: OSError when the file cannot be read.
+    """
+    if isinstance(source, bytes):
+        media_type = sniff(source)
+        name = "upload" + _SUFFIXES.get(media_type, ".bin")
+        return Upload(name=name, media_type=media_type, open=lambda: io.BytesIO(source))
+    path = Path(source).expanduser()
+    with path.open("rb") as file:
+        media_type = sniff(file.read(16))
+    return Upload(name=path.name, media_type=media_type, open=lambda: path.open("rb"))
+
+
+def save(content: bytes, *, folder: Path, stem: str, media_type: str | None) -> Path:
+    """Write one download as `folder/stem.suffix`, whole or not at all, and return its path.
+
+    The suffix follows the media type that the server named, else the bytes. A file of that name
+    is replaced.
+    """
+    named = (media_type or "").partition(";")[0].strip().lower()
+    suffix = _SUFFIXES.get(named) or _SUFFIXES.get(sniff(content), ".bin")
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / (stem + suffix)
+    temporary = folder / f".{stem}-{secrets.token_hex(8)}.part"
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def sniff(head: bytes) -> str:
+    """Return the media type that the first bytes of a file tell."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "image/webp"
+    for signature, media_type in _SIGNATURES:
+        if head.startswith(signature):
+            return media_type
+    return _UNKNOWN

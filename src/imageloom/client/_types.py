@@ -1,0 +1,284 @@
+"""What the server's answers become: frozen values, and the readable half of a task.
+
+Every value keeps the whole answer in `raw`, so a field that this version does not know is not
+lost, and a field that is missing reads as None or as an empty value instead of failing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+JSON = dict[str, Any]
+T = TypeVar("T")
+
+FINAL = frozenset({"completed", "failed", "cancelled"})
+_SAID_ONCE = ("type", "created_at", "started_at")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One picture that a task made. `url` is signed: it needs no key, and it expires."""
+
+    url: str
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What a task made. Training has no images; look into `raw`."""
+
+    images: list[Image] = field(default_factory=list)
+    raw: JSON = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorDetail:
+    """Why a task failed, for programs: a stable `code`, and whether trying again may help."""
+
+    code: str
+    retryable: bool = False
+    attempt: int | None = None
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """An uploaded input; every `*_url` field of the same tenant accepts its `url`."""
+
+    id: str
+    url: str
+    size: int | None = None
+    media_type: str | None = None
+    sha256: str | None = None
+    expires_at: datetime | None = None
+    raw: JSON = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A base model or a trained adapter that a task may name."""
+
+    name: str
+    kind: str | None = None
+    raw: JSON = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """One line of waiting tasks."""
+
+    name: str
+    pending: int = 0
+    running: int = 0
+    workers: int = 0
+    raw: JSON = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One worker. `status` is idle, busy, draining or unhealthy; utilisation is 0 to 1."""
+
+    id: str
+    status: str
+    gpu_utilization: float | None = None
+    last_heartbeat: datetime | None = None
+    raw: JSON = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """One page of a longer list; iterate over it to get its items."""
+
+    items: list[T]
+    total: int
+    page: int
+    page_size: int
+
+    @property
+    def has_next(self) -> bool:
+        """Whether there is a page after this one."""
+        return self.page * self.page_size < self.total
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class TaskData:
+    """The last answer about a task, read through properties."""
+
+    raw: JSON
+
+    def _take(self, raw: JSON) -> None:
+        """Replace the answer, keeping what a short answer leaves out but cannot have changed."""
+        before = getattr(self, "raw", {})
+        self.raw = {name: before[name] for name in _SAID_ONCE if name in before} | raw
+
+    @property
+    def id(self) -> str:
+        """The task's id, `task_…` or `train_…`."""
+        return str(self.raw["id"])
+
+    @property
+    def type(self) -> str:
+        """The task type: generation, processing or training."""
+        return str(self.raw.get("type") or "")
+
+    @property
+    def status(self) -> str:
+        """One of pending, running, completed, failed and cancelled."""
+        return str(self.raw.get("status") or "")
+
+    @property
+    def done(self) -> bool:
+        """Whether the status is final."""
+        return self.status in FINAL
+
+    @property
+    def progress(self) -> float:
+        """From 0 to 1; it is 1.0 only when the task is completed."""
+        return float(self.raw.get("progress") or 0.0)
+
+    @property
+    def queue_position(self) -> int | None:
+        """How many tasks are ahead of a pending one; 0 is next."""
+        return _integer(self.raw.get("queue_position"))
+
+    @property
+    def error(self) -> str | None:
+        """Why the task failed, for people."""
+        value = self.raw.get("error")
+        return None if value is None else str(value)
+
+    @property
+    def error_detail(self) -> ErrorDetail | None:
+        """Why the task failed, for programs."""
+        detail = self.raw.get("error_detail")
+        if not isinstance(detail, dict):
+            return None
+        return ErrorDetail(
+            code=str(detail.get("code") or ""),
+            retryable=detail.get("retryable") is True,
+            attempt=_integer(detail.get("attempt")),
+            param=detail.get("param"),
+        )
+
+    @property
+    def output(self) -> Output | None:
+        """What the task made; None while it has made nothing."""
+        output = self.raw.get("output")
+        if not isinstance(output, dict):
+            return None
+        images = [_image(each) for each in output.get("images") or () if each.get("url")]
+        return Output(images=images, raw=output)
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the task was created, in UTC."""
+        return moment(self.raw.get("created_at"))
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When a worker began, in UTC."""
+        return moment(self.raw.get("started_at"))
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When the task ended, in UTC."""
+        return moment(self.raw.get("completed_at"))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id} {self.status} {self.progress:.0%}>"
+
+
+def moment(value: object) -> datetime | None:
+    """Return an RFC 3339 time as an aware datetime in UTC; None for anything else."""
+    try:
+        parsed = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if parsed is None:
+        return None
+    return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+
+
+def task_raw(raw: JSON) -> JSON:
+    """Return the answer about a task. Raises: KeyError when it has no id or no status."""
+    _ = raw["id"], raw["status"]
+    return raw
+
+
+def items_from(raw: JSON, *, name: str, each: Callable[[JSON], T]) -> list[T]:
+    """Return the values of the list that stands under `name`."""
+    return [each(item) for item in raw[name]]
+
+
+def page_from(raw: JSON, *, each: Callable[[JSON], T]) -> Page[T]:
+    """Return one page of a list answer."""
+    items = items_from(raw, name="items", each=each)
+    return Page(
+        items=items,
+        total=int(raw.get("total", len(items))),
+        page=int(raw.get("page", 1)),
+        page_size=int(raw.get("page_size", len(items))),
+    )
+
+
+def file_from(raw: JSON) -> File:
+    """Return an uploaded file from its answer."""
+    return File(
+        id=str(raw["id"]),
+        url=str(raw["url"]),
+        size=_integer(raw.get("size")),
+        media_type=raw.get("media_type"),
+        sha256=raw.get("sha256"),
+        expires_at=moment(raw.get("expires_at")),
+        raw=raw,
+    )
+
+
+def model_from(raw: JSON) -> Model:
+    """Return a model or adapter from an item of the list."""
+    return Model(name=str(raw.get("name") or raw["id"]), kind=raw.get("kind"), raw=raw)
+
+
+def queue_from(raw: JSON) -> Queue:
+    """Return a queue from an item of the list."""
+    return Queue(
+        name=str(raw["name"]),
+        pending=_integer(raw.get("pending")) or 0,
+        running=_integer(raw.get("running")) or 0,
+        workers=_integer(raw.get("workers")) or 0,
+        raw=raw,
+    )
+
+
+def worker_from(raw: JSON) -> Worker:
+    """Return a worker from an item of the list."""
+    return Worker(
+        id=str(raw["id"]),
+        status=str(raw.get("status") or ""),
+        gpu_utilization=raw.get("gpu_utilization"),
+        last_heartbeat=moment(raw.get("last_heartbeat")),
+        raw=raw,
+    )
+
+
+def _image(raw: JSON) -> Image:
+    return Image(
+        url=str(raw["url"]),
+        seed=_integer(raw.get("seed")),
+        width=_integer(raw.get("width")),
+        height=_integer(raw.get("height")),
+    )
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

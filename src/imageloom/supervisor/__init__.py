@@ -1,0 +1,1 @@
+"""`imageloom serve`: every process of one machine, kept alive together."""

@@ -399,15 +399,6 @@ def test_jpeg_keeps_full_colour_resolution(astronaut: Picture) -> None:
         assert [layer[1:3] for layer in image.layer] == [(1, 1)] * 3  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("output_format", FORMATS)
-def test_metadata_is_read_back(astronaut: Picture, output_format: Format) -> None:
-    encoded = encode_picture(astronaut, output_format, metadata={"task": "task_1", "é": "ü"})
-    with Image.open(BytesIO(encoded.data)) as image:
-        exif = image.getexif()
-    assert exif[0x010E] == '{"task": "task_1", "\\u00e9": "\\u00fc"}'
-    assert exif[0x0131] == "Imageloom"
-
-
 @pytest.mark.parametrize("output_format", ["png", "webp"])
 def test_cut_out_keeps_its_alpha(output_format: Format) -> None:
     cut_out = Picture(width=2, height=1, rgb=bytes([255, 0, 0, 0, 0, 255]), alpha=b"\xff\x00")

@@ -79,6 +79,14 @@ def test_same_seed_gives_the_same_bytes_from_a_picture(tiny: StockPipeline) -> N
     assert draw(tiny, image=grey()) == draw(tiny, image=grey())
 
 
+@pytest.mark.parametrize("image", [None, grey()])
+def test_drawing_writes_nothing_into_the_log(
+    device: TorchDevice, capfd: pytest.CaptureFixture[str], image: InputImage | None
+) -> None:
+    draw(StockPipeline.load(TINY, device), image=image)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_progress_is_reported_at_every_denoising_step(tiny: StockPipeline) -> None:
     seen: list[float] = []
     tiny.draw(work(steps=5), seed=1, between_steps=seen.append)

@@ -132,11 +132,13 @@ def usable_strength(strength: float, steps: int) -> float:
 
 def _image_to_image(text_to_image: Any, model: Model) -> Any:
     try:
-        return AutoPipelineForImage2Image.from_pipe(text_to_image)
+        pipeline = AutoPipelineForImage2Image.from_pipe(text_to_image)
     except ValueError as exc:
         raise InvalidParams(
             f"the model {model.name!r} cannot start from a picture", param="input_image_url"
         ) from exc
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
 
 
 def _pil(image: InputImage) -> Image.Image:

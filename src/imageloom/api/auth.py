@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from imageloom.api.context import Context, get_context
@@ -25,16 +25,30 @@ def tenant_with(scope: str) -> Callable[..., Awaitable[str]]:
         context: Annotated[Context, Depends(get_context)],
         credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
     ) -> str:
-        if credentials is None or not credentials.credentials:
-            raise Unauthorized("send an API key as `Authorization: Bearer KEY`")
-        key = await authenticate(context.services.pool, credentials.credentials)
-        if scope not in key.scopes:
-            raise NotPermitted(
-                f"this key has the scopes {', '.join(key.scopes)}; this route needs {scope}"
-            )
-        return key.tenant
+        return await _authorize(context, credentials, scope)
 
     return tenant
+
+
+async def reader_of(request: Request, context: Context) -> str:
+    """Return the reading tenant where a key is only one of two ways in, as for a signed URL.
+
+    Raises: Unauthorized, NotPermitted.
+    """
+    return await _authorize(context, await _bearer(request), "read")
+
+
+async def _authorize(
+    context: Context, credentials: HTTPAuthorizationCredentials | None, scope: str
+) -> str:
+    if credentials is None or not credentials.credentials:
+        raise Unauthorized("send an API key as `Authorization: Bearer KEY`")
+    key = await authenticate(context.services.pool, credentials.credentials)
+    if scope not in key.scopes:
+        raise NotPermitted(
+            f"this key has the scopes {', '.join(key.scopes)}; this route needs {scope}"
+        )
+    return key.tenant
 
 
 Reader = Annotated[str, Depends(tenant_with("read"))]

@@ -11,9 +11,7 @@ from imageloom.store.postgres import EmbeddedPostgres
 
 def embedded(settings: Settings) -> EmbeddedPostgres | None:
     """Return the data folder's own PostgreSQL, not started; None where DATABASE_URL names one."""
-    if settings.database_url is not None:
-        return None
-    return EmbeddedPostgres(settings.data_dir.resolve() / "postgres", bin_dir=settings.pg_bin)
+    return None if settings.database_url is not None else _in_folder(settings)
 
 
 @contextmanager
@@ -22,13 +20,12 @@ def open_database(settings: Settings) -> Iterator[str]:
 
     Raises: StoreUnavailable where it cannot be started.
     """
-    own = embedded(settings)
-    if own is None:
-        assert settings.database_url is not None  # noqa: S101  # says to mypy what `embedded` did
+    if settings.database_url is not None:
         yield settings.database_url
         return
-    url = own.start()
-    try:
-        yield url
-    finally:
-        own.stop()
+    with _in_folder(settings) as own:
+        yield own.start()
+
+
+def _in_folder(settings: Settings) -> EmbeddedPostgres:
+    return EmbeddedPostgres(settings.data_dir.resolve() / "postgres", bin_dir=settings.pg_bin)

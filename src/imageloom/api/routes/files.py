@@ -8,23 +8,19 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
-from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from imageloom.api.auth import Writer
+from imageloom.api.auth import Writer, reader_of
 from imageloom.api.bodies import idempotency_key
 from imageloom.api.context import InContext
 from imageloom.api.routing import IDEMPOTENCY_KEY, both_slashes, errors_of
 from imageloom.api.shapes import FileView, file_view
 from imageloom.core.files import get_file, save_file
-from imageloom.core.keys import authenticate
 from imageloom.domain.errors import (
     Gone,
     InvalidParams,
     NotFound,
-    NotPermitted,
-    Unauthorized,
     UnsupportedMediaType,
 )
 
@@ -97,7 +93,7 @@ def files_router() -> APIRouter:
     ) -> StreamingResponse:
         tenant = None
         if token is None:
-            tenant = await _tenant(request, context)
+            tenant = await reader_of(request, context)
         elif context.urls.file_id(token) != file_id:
             raise NotFound(f"there is no file {file_id}")
         file = await get_file(context.services, file_id, tenant=tenant)
@@ -136,16 +132,6 @@ async def _form(request: Request) -> AsyncIterator[FormData]:
         yield form
     finally:
         await form.close()
-
-
-async def _tenant(request: Request, context: InContext) -> str:
-    scheme, key = get_authorization_scheme_param(request.headers.get("authorization"))
-    if scheme.lower() != "bearer" or not key:
-        raise Unauthorized("send an API key as `Authorization: Bearer KEY`, or use the signed URL")
-    found = await authenticate(context.services.pool, key)
-    if "read" not in found.scopes:
-        raise NotPermitted("this key has no scope read")
-    return found.tenant
 
 
 async def _chunks(part: UploadFile) -> AsyncIterator[bytes]:

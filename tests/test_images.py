@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import skimage
-from PIL import Image, ImageCms, ImageDraw, ImageStat, PngImagePlugin
+from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat, PngImagePlugin
 
 from imageloom.domain.errors import InvalidInput
 from imageloom.images import (
@@ -149,6 +149,183 @@ def test_transparent_palette_and_grey_lie_on_white() -> None:
     grey.putpixel((0, 0), (100, 255))
     assert decode(saved(grey, "PNG")).rgb == bytes([100, 100, 100, 255, 255, 255])
     assert decode(saved(grey, "WEBP", lossless=True)).rgb == decode(saved(grey, "PNG")).rgb
+
+
+def keep(data: bytes) -> Picture:
+    return decode_picture(data, max_pixels=LIMIT, transparency="keep")
+
+
+def cut_out() -> Image.Image:
+    """Return a photograph of 48 x 32 whose alpha falls from the left to the right, 255 to 0."""
+    image = photograph("coffee.png").resize((48, 32))
+    alpha = Image.frombytes("L", (48, 1), bytes(255 - 255 * x // 47 for x in range(48)))
+    image.putalpha(alpha.resize((48, 32)))
+    return image
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_kept_alpha_and_its_colours_stand_upright(orientation: int, file_format: str) -> None:
+    upright = cut_out()
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    as_held = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(as_held, file_format, exif=exif.tobytes(), lossless=True, exact=True)
+    picture = keep(data)
+    assert (picture.width, picture.height) == upright.size
+    assert picture.rgb == upright.convert("RGB").tobytes()
+    assert picture.alpha == upright.getchannel("A").tobytes()
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_alpha_that_is_opaque_everywhere_is_dropped(file_format: str) -> None:
+    image = photograph()
+    image.putalpha(255)
+    assert keep(saved(image, file_format, lossless=True)) == decode(saved(photograph(), "PNG"))
+    image.putpixel((3, 5), (1, 2, 3, 254))
+    kept = keep(saved(image, file_format, lossless=True))
+    assert kept.alpha is not None
+    assert kept.alpha.index(254) == 5 * image.width + 3
+    assert kept.alpha.count(255) == image.width * image.height - 1
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK"])
+def test_picture_without_transparency_has_no_alpha(mode: str) -> None:
+    data = saved(photograph().convert(mode), "JPEG" if mode == "CMYK" else "PNG")
+    assert keep(data) == decode(data)
+
+
+def test_transparent_palette_keeps_the_alpha_of_each_entry() -> None:
+    palette = Image.new("P", (3, 1))
+    palette.putpalette([255, 0, 0, 0, 200, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    palette.putpixel((2, 0), 2)
+    each = keep(saved(palette, "PNG", transparency=b"\x80\xff\x00"))
+    assert each.rgb == bytes([255, 0, 0, 0, 200, 0, 0, 0, 255])
+    assert each.alpha == b"\x80\xff\x00"
+    one = keep(saved(palette, "PNG", transparency=1))
+    assert one.alpha == b"\xff\x00\xff"
+
+
+@pytest.mark.parametrize(
+    ("depth", "row", "key", "greys", "alpha"),
+    [
+        (1, b"\x40", 1, [0, 255, 0, 0], b"\xff\x00\xff\xff"),
+        (1, b"\x40", 0, [0, 255, 0, 0], b"\x00\xff\x00\x00"),
+        (2, b"\x1b", 2, [0, 85, 170, 255], b"\xff\xff\x00\xff"),
+        (4, b"\x0f\x51", 5, [0, 255, 85, 17], b"\xff\xff\x00\xff"),
+        (8, b"\x00\x63\x64\xff", 0x64, [0, 99, 100, 255], b"\xff\xff\x00\xff"),
+        (
+            16,
+            struct.pack(">4H", 0, 65_534, 65_535, 25_700),
+            65_535,
+            [0, 255, 255, 100],
+            b"\xff\xff\x00\xff",
+        ),
+    ],
+)
+def test_grey_that_means_transparent_is_found_at_every_depth(
+    depth: int, row: bytes, key: int, greys: list[int], alpha: bytes
+) -> None:
+    named = chunk(b"tRNS", struct.pack(">H", key))
+    data = png_of(4, 1, b"\x00" + row, depth=depth, colour=0, before=named)
+    picture = keep(data)
+    assert list(picture.rgb[::3]) == greys
+    assert picture.alpha == alpha
+    on_white = [grey if seen else 255 for grey, seen in zip(greys, alpha, strict=True)]
+    assert list(decode(data).rgb[::3]) == on_white
+
+
+def test_colour_that_means_transparent_is_found_in_8_and_16_bits() -> None:
+    named = chunk(b"tRNS", struct.pack(">3H", 10, 20, 30))
+    row = b"\x00" + bytes([10, 20, 30, 10, 20, 31, 11, 20, 30, 10, 21, 30])
+    picture = keep(png_of(4, 1, row, colour=2, before=named))
+    assert picture.rgb == row[1:]
+    assert picture.alpha == b"\x00\xff\xff\xff"
+    named = chunk(b"tRNS", struct.pack(">3H", 0x0A0B, 0x1413, 65_535))
+    wide = b"\x00" + struct.pack(">6H", 0x0A0B, 0x1413, 65_535, 0x0A0B, 0x1413, 0)
+    picture = keep(png_of(2, 1, wide, depth=16, colour=2, before=named))
+    assert picture.rgb == bytes([10, 20, 255, 10, 20, 0])
+    assert picture.alpha == b"\x00\xff"
+
+
+def test_sixteen_bits_with_alpha_are_read() -> None:
+    row = b"\x00" + struct.pack(">8H", 65_535, 25_700, 0, 32_896, 257, 514, 771, 0)
+    picture = keep(png_of(2, 1, row, depth=16, colour=6))
+    assert picture.rgb == bytes([255, 100, 0, 1, 2, 3])
+    assert picture.alpha == b"\x80\x00"
+    grey = b"\x00" + struct.pack(">4H", 25_700, 65_535, 65_535, 0)
+    picture = keep(png_of(2, 1, grey, depth=16, colour=4))
+    assert picture.rgb == bytes([100, 100, 100, 255, 255, 255])
+    assert picture.alpha == b"\xff\x00"
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP"])
+def test_animation_keeps_the_alpha_of_its_first_frame(file_format: str) -> None:
+    first, second = cut_out(), Image.new("RGBA", (48, 32), "lime")
+    data = saved(
+        first,
+        file_format,
+        save_all=True,
+        append_images=[second],
+        duration=9,
+        lossless=True,
+        exact=True,
+    )
+    picture = keep(data)
+    alpha = first.getchannel("A").tobytes()
+    assert picture.alpha == alpha
+    seen = [at for at, value in enumerate(alpha) if value]
+    colours = first.convert("RGB").tobytes()
+    assert all(picture.rgb[3 * at : 3 * at + 3] == colours[3 * at : 3 * at + 3] for at in seen)
+
+
+def test_profile_is_converted_beside_kept_alpha() -> None:
+    image = Image.new("RGBA", (8, 8), (200, 30, 30, 100))
+    picture = keep(saved(image, "PNG", icc_profile=profile()))
+    red, green, blue = picture.rgb[:3]
+    assert max(abs(red - 30), abs(green - 200), abs(blue - 30)) < 3
+    assert picture.alpha == bytes([100]) * 64
+
+
+def grey_profile(gamma: float) -> bytes:
+    """Return the smallest profile that is one: a white point and a curve for grey."""
+    d50 = struct.pack(">3i", 63_190, 65_536, 54_061)
+    white = b"XYZ ".ljust(8, b"\0") + d50
+    curve = b"curv".ljust(8, b"\0") + struct.pack(">IH", 1, round(gamma * 256))
+    start = 128 + 4 + 2 * 12
+    table = struct.pack(">I4sII", 2, b"wtpt", start, len(white))
+    table += struct.pack(">4sII", b"kTRC", start + len(white), len(curve))
+    size = start + len(white) + len(curve)
+    head = struct.pack(">I4xI4s4s4s12x4s28x", size, 0x02400000, b"mntr", b"GRAY", b"XYZ ", b"acsp")
+    return (head + d50).ljust(128, b"\0") + table + white + curve
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_grey_profile_is_converted_with_and_without_alpha(mode: str) -> None:
+    image = Image.new("LA", (4, 4), (55, 200)).convert(mode)
+    picture = keep(saved(image, "PNG", icc_profile=grey_profile(1.0)))
+    assert picture.rgb == bytes([128]) * 48  # linear 55/255 = 0.2157 is 128 in sRGB
+    assert picture.alpha == (bytes([200]) * 16 if mode == "LA" else None)
+
+
+def test_ycck_jpeg_of_adobe_looks_like_the_original() -> None:
+    original = photograph().crop((0, 0, 256, 256))
+    # Stored are Y, Cb, Cr of the ink and 255 minus black; Pillow inverts all four as it writes.
+    ink = ImageChops.invert(original).convert("YCbCr")
+    stored = Image.merge("CMYK", (*ink.split(), Image.new("L", original.size, 255)))
+    data = bytearray(saved(ImageChops.invert(stored), "JPEG", quality=95))
+    data[data.index(b"Adobe") + 11] = 2  # the transform: YCCK
+    assert difference(decode(bytes(data)), original) < 4
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P"])
@@ -297,11 +474,20 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_of(width: int, height: int, rows: bytes, *, depth: int = 8, colour: int = 0) -> bytes:
+def png_of(
+    width: int,
+    height: int,
+    rows: bytes,
+    *,
+    depth: int = 8,
+    colour: int = 0,
+    before: bytes = b"",
+) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + before
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
@@ -411,6 +597,40 @@ def test_cut_out_as_jpeg_is_refused() -> None:
     cut_out = Picture(width=1, height=1, rgb=b"abc", alpha=b"\x00")
     with pytest.raises(ValueError, match="no JPEG form"):
         encode_picture(cut_out, "jpeg")
+
+
+@pytest.mark.parametrize("output_format", ["jpeg", "webp"])
+def test_quality_sets_the_size_of_the_file(astronaut: Picture, output_format: Format) -> None:
+    sizes = [
+        len(encode_picture(astronaut, output_format, quality=quality).data)
+        for quality in (1, 50, 100)
+    ]
+    assert sizes[0] * 2 < sizes[1]
+    assert sizes[1] * 2 < sizes[2]
+    usual = {"jpeg": 95, "webp": 92}[output_format]
+    assert encode_picture(astronaut, output_format) == encode_picture(
+        astronaut, output_format, quality=usual
+    )
+
+
+def test_png_has_no_quality(astronaut: Picture) -> None:
+    assert encode_picture(astronaut, "png", quality=1) == encode_picture(astronaut, "png")
+
+
+@pytest.mark.parametrize(
+    ("output_format", "largest"), [("jpeg", 65_500), ("webp", 16_383), ("png", None)]
+)
+def test_side_that_a_format_cannot_hold_is_refused(
+    output_format: Format, largest: int | None
+) -> None:
+    long = Picture(width=65_501, height=1, rgb=bytes(3 * 65_501))
+    if largest is None:
+        assert decode(encode_picture(long, output_format).data) == long
+        return
+    with pytest.raises(InvalidInput, match=f"^65501 x 1 is too large .* reach {largest}; ask for"):
+        encode_picture(long, output_format)
+    as_long = Picture(width=largest, height=1, rgb=bytes(3 * largest))
+    assert decode(encode_picture(as_long, output_format).data).width == largest
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Decode what a user sent into an upright, opaque sRGB `Picture`, or say what is wrong with it.
+"""Decode what a user sent into an upright sRGB `Picture`, or say what is wrong with it.
 
 The format is what the first bytes say, never a name or a header; only three decoders are ever
 called. The number of pixels is judged from the picture's header, before anything is decoded.
@@ -10,18 +10,22 @@ import struct
 import warnings
 import zlib
 from io import BytesIO
+from typing import Literal
 
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageChops, ImageCms, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from imageloom.domain.errors import InvalidInput
-from imageloom.images.picture import Picture, from_pillow, to_mode
+from imageloom.images.picture import Picture, to_mode
+
+Transparency = Literal["flatten", "keep"]
 
 _ACCEPTED = "JPEG, PNG and WebP are accepted"
 _LARGEST_PROFILE = 4 << 20  # bytes of an ICC profile; real ones of printers reach 3 MB
 _ORIENTATION = 0x0112  # EXIF tag
+_DEPTH_OF_PNG = 24  # offset of the bits a sample: IHDR is always the first chunk
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -48,11 +52,19 @@ _BROKEN = (
 )
 
 
-def decode_picture(data: bytes, *, max_pixels: int, name: str = "the input") -> Picture:
+def decode_picture(
+    data: bytes,
+    *,
+    max_pixels: int,
+    name: str = "the input",
+    transparency: Transparency = "flatten",
+) -> Picture:
     """Return the picture that `data` holds; of an animation, its first frame.
 
-    EXIF orientation is applied, transparency lies on white, an ICC profile is converted to sRGB.
-    Needs 10 bytes of memory for a pixel, 14 with transparency or a rotation, measured at 24
+    EXIF orientation is applied, an ICC profile is converted to sRGB, 16 bits become 8. What is
+    transparent lies on white, or with "keep" is the alpha of a cut-out, its colours not
+    premultiplied; a picture that is opaque everywhere has no alpha.
+    Needs 10 bytes of memory for a pixel, 15 with transparency or a rotation, measured at 24
     megapixels. `name` begins every message.
     Raises: InvalidInput when it is no picture, is damaged, or has more than `max_pixels`.
     """
@@ -64,10 +76,28 @@ def decode_picture(data: bytes, *, max_pixels: int, name: str = "the input") -> 
             image = _open(data, name)
             _refuse_size(image, max_pixels=max_pixels, name=name)
             image.load()
-            orientation = _orientation(image)
-            return from_pillow(_stand_upright(_flatten(image), orientation))
+            return _finish(image, data, transparency)
         except _BROKEN as exc:
             raise InvalidInput(f"{name} is a damaged or truncated picture") from exc
+
+
+def _finish(image: Image.Image, data: bytes, transparency: Transparency) -> Picture:
+    profile, orientation = image.info.get("icc_profile"), _orientation(image)
+    colours, alpha = _separate(image, data)
+    colours = _to_srgb(colours, profile)
+    if alpha is not None and transparency == "flatten":
+        white = Image.new("RGB", image.size, "white")
+        white.paste(colours, mask=alpha)
+        colours, alpha = white, None
+    colours = _stand_upright(colours, orientation)
+    if alpha is not None:
+        alpha = _stand_upright(alpha, orientation)
+    return Picture(
+        width=colours.width,
+        height=colours.height,
+        rgb=colours.tobytes(),
+        alpha=None if alpha is None else alpha.tobytes(),
+    )
 
 
 def _open(data: bytes, name: str) -> ImageFile.ImageFile:
@@ -131,29 +161,45 @@ def _refuse_size(image: ImageFile.ImageFile, *, max_pixels: int, name: str) -> N
         )
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """Return `image` as RGB in sRGB, with what is transparent on white."""
-    profile = image.info.get("icc_profile")
-    if not image.has_transparency_data:
-        return _to_srgb(_to_eight_bits(image), profile)
-    with_alpha = to_mode(_to_eight_bits(image), "RGBA")
-    alpha = with_alpha.getchannel("A")
-    colours = _to_srgb(with_alpha.convert("RGB"), profile)
-    white = Image.new("RGB", image.size, "white")
-    white.paste(colours, mask=alpha)
-    return white
-
-
-def _to_eight_bits(image: Image.Image) -> Image.Image:
-    """Return `image` in a mode of eight bits a channel. Pillow itself would clip 16-bit greys."""
+def _separate(image: Image.Image, data: bytes) -> tuple[Image.Image, Image.Image | None]:
+    """Return the colours, eight bits a channel, and the alpha, mode L, of what is not opaque."""
+    if image.mode == "P" and image.has_transparency_data:
+        image = image.convert("RGBA")
+    if image.mode in ("RGBA", "LA"):
+        alpha: Image.Image | None = image.getchannel("A")
+        image = image.convert(image.mode[:-1])
+    else:
+        key = image.info.get("transparency")
+        alpha = None if key is None else _all_but(image, key, depth=data[_DEPTH_OF_PNG])
     if image.mode.startswith("I"):
-        wide = image.convert("I")
-        return wide.point(lambda value: value * (1 / 257) + 0.5).convert("L")
-    return image
+        # Pillow itself would clip 16-bit greys.
+        image = image.convert("I").point([(value + 128) // 257 for value in range(65_536)], "L")
+    opaque = alpha is None or alpha.getextrema()[0] == 255
+    return image, None if opaque else alpha
+
+
+def _all_but(image: Image.Image, key: int | tuple[int, int, int], *, depth: int) -> Image.Image:
+    """Return an alpha of 0 where `image` has the colour `key`, as a PNG of `depth` bits counts it.
+
+    Colours of 16 bits are compared in their upper eight, all that Pillow reads of them.
+    """
+    if isinstance(key, tuple):
+        bands = zip(image.split(), key, strict=True)
+        masks = [_not_value(band, value >> (depth - 8)) for band, value in bands]
+        return ImageChops.lighter(ImageChops.lighter(masks[0], masks[1]), masks[2])
+    if image.mode.startswith("I"):
+        return image.convert("I").point([255 * (value != key) for value in range(65_536)], "L")
+    if image.mode == "1":
+        return _not_value(image.convert("L"), key)
+    return _not_value(image, key * 255 // (2**depth - 1))
+
+
+def _not_value(band: Image.Image, value: int) -> Image.Image:
+    return band.point([255 * (other != value) for other in range(256)])
 
 
 def _to_srgb(image: Image.Image, profile: object) -> Image.Image:
-    if image.mode in ("1", "LA"):
+    if image.mode == "1":
         image = image.convert("L")
     elif image.mode not in _COLOURS_OF_MODE:
         image = image.convert("RGB")

@@ -43,9 +43,12 @@ def to_pillow(picture: Picture) -> Image.Image:
 
 def from_pillow(image: Image.Image) -> Picture:
     """Return the picture of an image of Pillow of mode RGB or RGBA."""
-    alpha = image.getchannel("A").tobytes() if image.mode == "RGBA" else None
-    rgb = to_mode(image, "RGB").tobytes()
-    return Picture(width=image.width, height=image.height, rgb=rgb, alpha=alpha)
+    return Picture(
+        width=image.width,
+        height=image.height,
+        rgb=image.tobytes("raw", "RGB"),
+        alpha=image.tobytes("raw", "A") if image.mode == "RGBA" else None,
+    )
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:

@@ -14,7 +14,7 @@ help:
 	@echo "make serve    run database, API and worker on http://127.0.0.1:9000"
 	@echo "make test     run the tests"
 	@echo "make check    lint, types, layers"
-	@echo "make bench    measure latency and overhead"
+	@echo "make bench    measure latency and overhead, beside peers"
 	@echo "make docs     write the OpenAPI document to docs/openapi.json"
 	@echo "make install  set up $(VENV) only"
 
@@ -26,6 +26,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@# torch first and by exact version, so that nothing later brings another build of it.
 	@$(BIN)/pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Its metadata asks for torchvision, which only two architectures that we never load import.
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps "$$(grep '^spandrel==' constraints.txt)"
 	@touch $@
 
 install: $(STAMP)
@@ -48,7 +50,9 @@ demo: $(STAMP)
 	$(BIN)/imageloom demo --out outputs
 
 bench: $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python bench/latency.py
+	$(BIN)/python bench/workflow.py
 
 docs: $(STAMP)
 	$(BIN)/python tools/openapi.py

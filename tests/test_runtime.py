@@ -153,9 +153,9 @@ def test_residency_keeps_what_fits_and_evicts_the_least_recently_used(
     other = msgspec.structs.replace(mine, name="other")
     monkeypatch.setattr(TorchDevice, "budget", lambda _self: int(mine.size_bytes * 1.5))
     residency = Residency(device)
-    first = residency.pipeline(mine)
-    assert residency.pipeline(mine) is first
-    residency.pipeline(other)
+    first = residency.get(mine, StockPipeline.load)
+    assert residency.get(mine, StockPipeline.load) is first
+    residency.get(other, StockPipeline.load)
     assert residency.names() == ("other",)
 
 

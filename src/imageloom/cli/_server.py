@@ -133,14 +133,19 @@ def models_list(*, data_dir: Path | None, json: bool) -> None:
     if json:
         _print_json(
             [
-                {"name": model.name, "source": model.source, "licence": model.licence}
+                {
+                    "name": model.name,
+                    "kind": model.kind,
+                    "source": model.source,
+                    "licence": model.licence,
+                }
                 for model in found
             ]
         )
         return
     width = max(len(model.name) for model in found)
     for model in found:
-        typer.echo(f"{model.name:{width}}  {model.source}  ({model.licence})")
+        typer.echo(f"{model.name:{width}}  {model.kind:9}  {model.source}  ({model.licence})")
 
 
 def models_pull(*, name: str, data_dir: Path | None, json: bool) -> None:
@@ -158,16 +163,19 @@ def models_pull(*, name: str, data_dir: Path | None, json: bool) -> None:
 
 
 def models_add(*, name: str, path: Path, data_dir: Path | None, json: bool) -> None:
-    """Register a folder as a model."""
-    from imageloom.runtime.folders import describe_folder
+    """Register a folder or file as a model."""
+    from imageloom.runtime.model_files import describe_path
 
     with _one_line_errors():
-        model = describe_folder(path.resolve(), name=name)
+        # Not resolved: in the hub's cache a file is a link to one without a suffix.
+        model = describe_path(path.absolute(), name=name)
     _with_pool(data_dir, lambda pool: add_model(pool, model))
     if json:
-        _print_json({"name": name, "source": model.source, "family": model.family})
+        _print_json(
+            {"name": name, "kind": model.kind, "source": model.source, "family": model.family}
+        )
     else:
-        typer.echo(f"{name} is {model.source} (family {model.family})")
+        typer.echo(f"{name} is {model.source} ({model.kind}, family {model.family})")
 
 
 def _settings(**options: Any) -> Settings:

@@ -16,9 +16,12 @@ import typer
 HEAVY = frozenset(
     {
         "accelerate",
+        "cv2",
         "diffusers",
+        "einops",
         "huggingface_hub",
         "numpy",
+        "onnxruntime",
         "peft",
         "safetensors",
         "torch",
@@ -152,11 +155,15 @@ def models_pull(
 @models.command("add")
 def models_add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What tasks will call it.")],
-    path: Annotated[Path, typer.Option(help="Folder with the model's files.")],
+    path: Annotated[Path, typer.Option(help="The model's folder or file.")],
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a local folder as a model."""
+    """Register a local folder or file as a model.
+
+    A folder in diffusers layout is a base model; a Swin2SR folder in transformers layout and a
+    .safetensors file of a super-resolution network are upscalers; an .onnx file is a segmenter.
+    """
     with _extra_named("api"):
         from imageloom.cli import _server
 

@@ -38,6 +38,38 @@ def describe_folder(folder: Path, *, name: str) -> Model:
     )
 
 
+def check_swin2sr(folder: Path, *, name: str) -> int:
+    """Return how many times the Swin2SR network of a folder in transformers layout enlarges.
+
+    Raises: BadWeights where it holds no such network, or no safetensors.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise BadWeights(
+            f"the model {name!r} has no config.json; it must be a folder in transformers layout"
+        )
+    try:
+        entries = json.loads(config.read_text("utf-8"))
+    except ValueError as exc:
+        raise BadWeights(f"the config.json of {name!r} is not JSON") from exc
+    found = entries.get("model_type") if isinstance(entries, dict) else None
+    if found != "swin2sr":
+        raise BadWeights(
+            f"the config.json of {name!r} is of the model type {found!r}; of networks in "
+            "transformers layout, only swin2sr is loaded"
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise BadWeights(
+            f"the model {name!r} has no .safetensors weights; pickles are never loaded"
+        )
+    scale = entries.get("upscale", 2)  # transformers' own default
+    if not isinstance(scale, int) or scale < 2:
+        raise BadWeights(
+            f"the config.json of {name!r} has the upscale {scale!r}; an upscaler needs 2 or more"
+        )
+    return scale
+
+
 def check_folder(folder: Path, *, name: str) -> None:
     """Make sure that a folder holds a diffusers pipeline of safetensors without code of its own.
 

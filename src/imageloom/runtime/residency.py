@@ -4,36 +4,48 @@ from __future__ import annotations
 
 import gc
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 import structlog
 import torch
 
 from imageloom.domain.catalog import Model
-from imageloom.runtime.stock import StockPipeline
 from imageloom.runtime.torch_device import TorchDevice
 
 _log = structlog.get_logger("imageloom.residency")
 
 
+class Loaded(Protocol):
+    """What a model's weights became: a pipeline, an upscaler, a segmenter."""
+
+    weight_bytes: int
+
+
+L = TypeVar("L", bound=Loaded)
+
+
 class Residency:
-    """Loaded pipelines by catalog entry, at most `device.budget()` bytes of weights together."""
+    """Loaded models by catalog entry, at most `device.budget()` bytes of weights together."""
 
     def __init__(self, device: TorchDevice) -> None:
         self._device = device
-        self._loaded: OrderedDict[Model, StockPipeline] = OrderedDict()
+        self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
 
-    def pipeline(self, model: Model) -> StockPipeline:
-        """Return the model's pipeline, loading it and evicting others if need be.
+    def get(self, model: Model, load: Callable[[Model, TorchDevice], L]) -> L:
+        """Return what `load` makes of the model, loading it and evicting others if need be.
 
-        Keyed by the whole entry: one that was changed in the catalog is another model.
-        Raises: ModelNotInstalled, BadWeights.
+        Keyed by the whole entry: one that was changed in the catalog is another model. One model
+        is always loaded by one function: its kind and family choose it.
+        Raises: what `load` raises, such as ModelNotInstalled and BadWeights.
         """
         if model not in self._loaded:
             self._make_room(model.size_bytes)
-            self._loaded[model] = StockPipeline.load(model, self._device)
-            _log.info("loaded", model=model.name, weight_bytes=self._loaded[model].weight_bytes)
+            loaded = load(model, self._device)
+            self._loaded[model] = loaded
+            _log.info("loaded", model=model.name, weight_bytes=loaded.weight_bytes)
         self._loaded.move_to_end(model)
-        return self._loaded[model]
+        return self._loaded[model]  # type: ignore[return-value]  # see above: the same function
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the resident models, least recently used first."""
@@ -46,10 +58,10 @@ class Residency:
             torch.cuda.empty_cache()
 
     def _make_room(self, needed: int) -> None:
-        used = sum(pipeline.weight_bytes for pipeline in self._loaded.values())
+        used = sum(loaded.weight_bytes for loaded in self._loaded.values())
         while self._loaded and used + needed > self._device.budget():
-            model, pipeline = self._loaded.popitem(last=False)
-            used -= pipeline.weight_bytes
-            _log.info("evicted", model=model.name, weight_bytes=pipeline.weight_bytes)
-            del pipeline
+            model, loaded = self._loaded.popitem(last=False)
+            used -= loaded.weight_bytes
+            _log.info("evicted", model=model.name, weight_bytes=loaded.weight_bytes)
+            del loaded
             self.release_memory()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from imageloom.images import Picture
+
 
 class Dropped(Exception):
     """The attempt was cancelled; raised through whatever library is in the middle of it."""
@@ -24,6 +26,17 @@ class Attempt(Protocol):
         """Report progress, 0 to 1, and leave if the parent wants so. Raises: Dropped."""
         ...
 
-    def deliver(self, *, index: int, seed: int, width: int, height: int, rgb: bytes) -> None:
-        """Hand a finished picture to the parent: row-major RGB, three bytes a pixel."""
+    def deliver(
+        self,
+        *,
+        index: int,
+        picture: Picture,
+        seed: int | None = None,
+        method: str | None = None,
+        confidence: float | None = None,
+    ) -> None:
+        """Hand a finished picture to the parent.
+
+        `method` and `confidence` (0 to 1) say how a subject was told from its background.
+        """
         ...

@@ -102,7 +102,11 @@ async def test_models_are_those_that_a_task_may_name(
     answer = (await shared_api.get(path)).json()
     assert (answer["total"], answer["page"]) == (len(answer["items"]), 1)
     assert {model["name"] for model in answer["items"]} == {model.name for model in BUILTIN}
-    (default,) = [model for model in answer["items"] if model["default"]]
+    default, *others = [model for model in answer["items"] if model["default"]]
+    assert [(model["name"], model["kind"]) for model in others] == [
+        ("grabcut", "segmenter"),
+        ("lanczos", "upscaler"),
+    ]
     assert {**default, "description": ""} == {
         "name": "imageloom-tiny",
         "kind": "base",
@@ -111,6 +115,7 @@ async def test_models_are_those_that_a_task_may_name(
         "revision": None,
         "licence": "Apache-2.0",
         "description": "",
+        "scale": None,
         "default_size": TINY.default_size,
         "native_size": TINY.native_size,
         "steps": TINY.steps,
@@ -143,7 +148,10 @@ async def test_queue_counts_its_tasks_and_workers(
     await beat(services, replace(WORKER, id="worker-02", queues=("training",)))
     await beat(services, replace(WORKER, id="worker-03"), ago="1 minute")
     assert (await api.get(path)).json() == {
-        "queues": [{"name": "generation", "pending": 2, "running": 1, "workers": 1}]
+        "queues": [
+            {"name": "generation", "pending": 2, "running": 1, "workers": 1},
+            {"name": "processing", "pending": 0, "running": 0, "workers": 0},
+        ]
     }
 
 
@@ -182,14 +190,15 @@ def test_live_installation_shows_itself(live: Live) -> None:
     with live.client() as client:
         assert client.get(f"{live.url}/healthz").status_code == 200
         assert client.get(f"{live.url}/readyz").status_code == 200
-        (queue,) = client.get("/monitoring/queues").json()["queues"]
+        queues = client.get("/monitoring/queues").json()["queues"]
         health = client.get("/monitoring/workers/health").json()
         document = client.get(f"{live.url}/openapi.json").json()
-    assert (queue["name"], queue["workers"]) == ("generation", health["healthy"])
+    assert [queue["name"] for queue in queues] == ["generation", "processing"]
+    assert {queue["workers"] for queue in queues} == {health["healthy"]}
     assert health["healthy"] + health["unhealthy"] == health["total"] == len(health["workers"])
     worker = next(each for each in health["workers"] if each["status"] in ("idle", "busy"))
     assert worker["gpu_utilization"] is None
-    assert worker["queues"] == ["generation"]
+    assert worker["queues"] == ["generation", "processing"]
     assert document["servers"] == [{"url": live.url}]
 
 
@@ -271,9 +280,22 @@ async def test_examples_of_the_document_work(
         for method, path, operation in operations(document)
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
-    assert set(examples) == {"/api/v1/tasks", "/api/v1/tasks/generation"}
-    for path, example in examples.items():
-        answer = await api.post(f"{PUBLIC_URL}{path}", json=example)
+    creating = {
+        "/api/v1/tasks",
+        "/api/v1/tasks/generation",
+        "/api/v1/tasks/processing",
+        "/api/v1/workflows",
+        "/api/v1/workflows/{workflow_id}/runs",
+    }
+    acting = {
+        f"/api/v1/workflows/{{workflow_id}}/{verb}"
+        for verb in ("start", "resume", "runs/{run_id}/resume")
+    }
+    assert set(examples) == creating | acting
+    made = await api.post("/workflows", json=examples["/api/v1/workflows"])
+    for path in sorted(creating):
+        sent = path.format(workflow_id=made.json()["id"])
+        answer = await api.post(f"{PUBLIC_URL}{sent}", json=examples[path])
         assert answer.status_code == 201, answer.text
 
 

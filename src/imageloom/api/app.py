@@ -17,6 +17,7 @@ from imageloom.api.errors import install_handlers
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.tasks import tasks_router
+from imageloom.api.routes.workflows import workflows_router
 from imageloom.api.urls import BASE_PATH, Urls
 from imageloom.core.maintain import maintain
 from imageloom.core.services import Services
@@ -51,13 +52,13 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
     app = FastAPI(
         title="Imageloom",
         version=__version__,
-        summary="Durable tasks for image generation, run by GPU workers",
+        summary="Durable tasks and workflows for images, run by GPU workers",
         lifespan=lifespan,
         redirect_slashes=False,
         servers=[{"url": public_url}],
     )
     install_handlers(app)
-    for router in (tasks_router(), files_router(), monitoring_router()):
+    for router in (tasks_router(), workflows_router(), files_router(), monitoring_router()):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())
     return app

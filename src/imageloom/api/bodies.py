@@ -1,19 +1,16 @@
-"""Read request bodies: JSON that is really JSON, and parameters that are really parameters."""
+"""Read request bodies: JSON that is really JSON."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
 
+from imageloom.core.idempotency import Idempotency, hash_body
 from imageloom.domain.errors import InvalidParams, UnsupportedMediaType
 
-M = TypeVar("M", bound=BaseModel)
 _KEY_LIMIT = 255  # characters of an Idempotency-Key
 _SHOWN = 60  # characters of a wrong value that an error repeats
 _NUL = re.compile(rb"(?<!\\)(\\\\)*\\u0000")  # behind an even number of backslashes it is escaped
@@ -44,12 +41,26 @@ async def read_json_object(request: Request) -> dict[str, Any]:
     return body
 
 
-def parse_params(model: type[M], body: dict[str, Any]) -> M:
-    """Return the body as `model`. Raises: InvalidParams, naming the field and what was found."""
-    try:
-        return model.model_validate(body)
-    except ValidationError as exc:
-        raise _explain(exc, tuple(model.model_fields)) from exc
+async def read_optional_object(request: Request) -> dict[str, Any]:
+    """Return the body as a JSON object, an empty one where there is no body. Raises: as above."""
+    return await read_json_object(request) if await request.body() else {}
+
+
+def refuse_query(request: Request, *known: str) -> None:
+    """Make sure that the query has only `known` parameters. Raises: InvalidParams.
+
+    One that is ignored may have been meant to keep something from being created.
+    """
+    for name in request.query_params:
+        if name not in known:
+            shown = name[:_SHOWN]
+            raise InvalidParams(f"{shown}: there is no such query parameter", param=shown)
+
+
+def idempotency_use(request: Request, *, route: str, body: dict[str, Any]) -> Idempotency | None:
+    """Return the caller's promise about this request, None without one. Raises: InvalidParams."""
+    key = idempotency_key(request)
+    return None if key is None else Idempotency(route=route, key=key, body_hash=hash_body(body))
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -61,21 +72,3 @@ def idempotency_key(request: Request) -> str | None:
             param="Idempotency-Key",
         )
     return key
-
-
-def _explain(exc: ValidationError, known: Sequence[str]) -> InvalidParams:
-    """Turn pydantic's first complaint into one sentence, without echoing the input."""
-    first = exc.errors(include_url=False)[0]
-    param = ".".join(str(part) for part in first["loc"])[:_SHOWN] or "''"
-    match first["type"]:
-        case "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            return InvalidParams(f"{param}: there is no such field{hint}", param=param)
-        case "missing":
-            return InvalidParams(f"{param}: is required", param=param)
-        case _:
-            found = repr(first["input"])
-            shown = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}…"
-            message = first["msg"][:1].lower() + first["msg"][1:]
-            return InvalidParams(f"{param}: {message}; found {shown}", param=param)

@@ -14,6 +14,7 @@ from imageloom.domain import errors
 STATUS: dict[type[errors.ImageloomError], int] = {
     errors.InvalidParams: 422,
     errors.InvalidInput: 422,
+    errors.InvalidWorkflow: 422,
     errors.UnknownTaskType: 422,
     errors.UnknownModel: 422,
     errors.IdempotencyMismatch: 422,

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from imageloom.api.urls import Urls
-from imageloom.domain.catalog import Model
-from imageloom.domain.tasks import Output, Task
+from imageloom.core.workflows import WorkflowState
+from imageloom.domain.catalog import Kind, Model
+from imageloom.domain.sources import OUTPUT_SCHEME
+from imageloom.domain.tasks import Output, OutputImage, Task
+from imageloom.domain.workflow import Step, StepStatus, candidates_of, current_step
 from imageloom.store.files import File
 from imageloom.store.workers import Worker
 
 T = TypeVar("T")
 Time = Annotated[datetime, AfterValidator(lambda value: value.astimezone(UTC))]
+_LOCAL = ("folder", "file")
 _SHOWN_URL = 200  # characters: a data: URL holds a whole picture
 
 
@@ -33,19 +44,34 @@ class ErrorView(BaseModel):
     error: ErrorBody
 
 
-class ImageView(BaseModel):
-    """One finished picture. `url` needs no header and expires."""
+class _Sparse(BaseModel):
+    """Leaves out what it does not have: processing has no seed, generation no method."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out(self, serialize: SerializerFunctionWrapHandler):  # type: ignore[no-untyped-def]  # the schema stays the model's own
+        return {name: value for name, value in serialize(self).items() if value is not None}
+
+
+class ImageView(_Sparse):
+    """One finished picture. `url` needs no header and expires.
+
+    `method` and `confidence` (0 to 1) say how a subject was told from its background.
+    """
 
     url: str
-    seed: int | None
+    seed: int | None = None
     width: int
     height: int
+    method: str | None = None
+    confidence: float | None = None
 
 
-class OutputView(BaseModel):
-    """What a task made."""
+class OutputView(_Sparse):
+    """What a task made; where the step cache was asked, whether it knew and what that saved."""
 
     images: list[ImageView]
+    cache: Literal["hit", "miss"] | None = None
+    seconds_saved: float | None = None
 
 
 class ErrorDetailView(BaseModel):
@@ -55,6 +81,15 @@ class ErrorDetailView(BaseModel):
     retryable: bool
     attempt: int
     param: str | None = None
+
+
+class PlaceView(BaseModel):
+    """Where a task stands in a workflow. `item` is which picture of its step it makes."""
+
+    id: str
+    run_id: str
+    step: str
+    item: int
 
 
 class TaskView(BaseModel):
@@ -73,6 +108,78 @@ class TaskView(BaseModel):
     output: OutputView | None = None
     error: str | None = None
     error_detail: ErrorDetailView | None = None
+    workflow: PlaceView | None = None
+
+
+class RunView(BaseModel):
+    """Which run of its workflow this is; the first has the number 1."""
+
+    id: str
+    number: int
+
+
+class StepTaskView(BaseModel):
+    """One task of a step, in brief."""
+
+    id: str
+    status: str
+    progress: float
+    error: str | None
+
+
+class CandidateView(ImageView):
+    """A picture that an approval may choose, by its index."""
+
+    index: int
+
+
+class StepOutputView(BaseModel):
+    """What a step made: the pictures of its tasks, in order."""
+
+    images: list[ImageView]
+
+
+class StepView(BaseModel):
+    """A step of a run. `progress` is the mean over its tasks, 0 to 1."""
+
+    name: str
+    type: str
+    depends_on: list[str]
+    config: dict[str, Any]
+    status: str
+    progress: float
+    output: StepOutputView | None = None
+    error: str | None = None
+    cache: Literal["hit", "miss"] | None = None
+    seconds_saved: float | None = None
+    started_at: Time | None = None
+    completed_at: Time | None = None
+    tasks: list[StepTaskView] | None = Field(None, description="null in lists")
+    candidates: list[CandidateView] | None = Field(
+        None, description="What an approval that waits may choose from"
+    )
+    message: str | None = Field(None, description="What an approval asks")
+    expires_at: Time | None = Field(None, description="When an approval takes its default")
+
+
+class WorkflowView(BaseModel):
+    """A workflow and one of its runs. `current_step` is the first that has not completed."""
+
+    id: str
+    name: str
+    description: str | None = None
+    origin_instance: str | None = None
+    status: str
+    progress: float
+    current_step: int
+    steps: list[StepView]
+    run: RunView
+    input: dict[str, Any]
+    error: str | None = None
+    created_at: Time
+    started_at: Time | None = None
+    completed_at: Time | None = None
+    cleaned_at: Time | None = None
 
 
 class FileView(BaseModel):
@@ -87,22 +194,23 @@ class FileView(BaseModel):
 
 
 class ModelView(BaseModel):
-    """A base model that a task may name."""
+    """A model that a task may name: one that draws (`base`), enlarges or segments."""
 
     name: str
-    kind: str = "base"
+    kind: Kind
     family: str
     source: str
     revision: str | None
     licence: str
     description: str
-    default_size: int
+    scale: int | None = Field(description="How many times an upscaler enlarges in one pass")
+    default_size: int | None
     native_size: int | None = Field(
         description="The model draws near this side; larger pictures are enlarged from it"
     )
-    steps: int
-    guidance_scale: float
-    default: bool
+    steps: int | None
+    guidance_scale: float | None
+    default: bool = Field(description="Used where a request names none of its kind")
 
 
 class QueueView(BaseModel):
@@ -174,7 +282,7 @@ def task_view(task: Task, urls: Urls) -> TaskView:
         completed_at=task.completed_at,
         cleaned_at=task.cleaned_at,
         attempt=task.attempt,
-        params={name: _shorten(value) for name, value in task.params.items()},
+        params=_shown_params(task, urls),
         output=output_view(task.output, urls) if task.output is not None else None,
         error=task.error,
         error_detail=ErrorDetailView(
@@ -185,19 +293,116 @@ def task_view(task: Task, urls: Urls) -> TaskView:
         )
         if detail
         else None,
+        workflow=_place(task),
     )
 
 
 def output_view(output: Output, urls: Urls) -> OutputView:
     """Return what a task made, with URLs that anyone may fetch until they expire."""
     return OutputView(
-        images=[
-            ImageView(
-                url=urls.output(image.key), seed=image.seed, width=image.width, height=image.height
-            )
-            for image in output.images
-        ]
+        images=[image_view(image, urls) for image in output.images],
+        cache=output.cache,
+        seconds_saved=output.seconds_saved,
     )
+
+
+def image_view(image: OutputImage, urls: Urls) -> ImageView:
+    """Return a picture with a URL that anyone may fetch until it expires."""
+    return ImageView(
+        url=urls.output(image.key),
+        seed=image.seed,
+        width=image.width,
+        height=image.height,
+        method=image.method,
+        confidence=image.confidence,
+    )
+
+
+def workflow_view(state: WorkflowState, urls: Urls) -> WorkflowView:
+    """Return a workflow as its tenant sees it, with one of its runs."""
+    workflow, run = state.workflow, state.run
+    steps = [_step_view(step, state, urls) for step in state.steps]
+    return WorkflowView(
+        id=workflow.id,
+        name=workflow.name,
+        description=workflow.description,
+        origin_instance=workflow.origin_instance,
+        status=run.status.value,
+        progress=sum(step.progress for step in steps) / len(steps),
+        current_step=current_step([step.status for step in state.steps]),
+        steps=steps,
+        run=RunView(id=run.id, number=run.number),
+        input=_shorten(run.input),
+        error=run.error,
+        created_at=run.created_at,
+        started_at=run.started_at,
+        completed_at=run.completed_at,
+        cleaned_at=run.cleaned_at,
+    )
+
+
+def _step_view(step: Step, state: WorkflowState, urls: Urls) -> StepView:
+    spec, tally = step.spec, state.tallies.get(step.position)
+    progress = 0.0 if tally is None else tally.progress
+    if step.status is StepStatus.COMPLETED:
+        progress = 1.0
+    waits = step.status is StepStatus.PAUSED
+    output = None
+    if step.images is not None:
+        output = StepOutputView(images=[image_view(image, urls) for image in step.images])
+    return StepView(
+        name=spec.name,
+        type=spec.type,
+        depends_on=list(spec.depends_on),
+        config=_shorten(spec.config),
+        status=step.status.value,
+        progress=progress,
+        output=output,
+        error=step.error,
+        cache=None if tally is None else tally.cache,
+        seconds_saved=None if tally is None else tally.seconds_saved,
+        started_at=step.started_at,
+        completed_at=step.completed_at,
+        tasks=None
+        if state.tasks is None
+        else [
+            StepTaskView(
+                id=task.id, status=task.status.value, progress=task.progress, error=task.error
+            )
+            for task in state.tasks
+            if task.step == step.position
+        ],
+        candidates=_candidates(step, state, urls) if waits else None,
+        message=spec.config.get("message") if waits else None,
+        expires_at=step.deadline if waits else None,
+    )
+
+
+def _candidates(step: Step, state: WorkflowState, urls: Urls) -> list[CandidateView]:
+    return [
+        CandidateView(index=index, **image_view(image, urls).model_dump())
+        for index, image in enumerate(candidates_of(step.spec, state.steps))
+    ]
+
+
+def _place(task: Task) -> PlaceView | None:
+    if task.workflow_id is None or task.run_id is None:
+        return None
+    return PlaceView(
+        id=task.workflow_id, run_id=task.run_id, step=task.step_name or "", item=task.item or 0
+    )
+
+
+def _shown_params(task: Task, urls: Urls) -> dict[str, Any]:
+    """Return the parameters; a picture that another step made is shown by a URL that works."""
+    shown = {}
+    for name, value in task.params.items():
+        key = task.inputs.get(name)
+        if key is not None and value == f"{OUTPUT_SCHEME}{key}":
+            shown[name] = urls.output(key)
+        else:
+            shown[name] = _shorten(value)
+    return shown
 
 
 def file_view(file: File, urls: Urls) -> FileView:
@@ -212,20 +417,23 @@ def file_view(file: File, urls: Urls) -> FileView:
     )
 
 
-def model_view(model: Model, *, default: str) -> ModelView:
-    """Return a catalog entry; a local folder's path is the operator's, not the tenant's."""
+def model_view(model: Model, *, defaults: Collection[str]) -> ModelView:
+    """Return a catalog entry; a local path is the operator's, not the tenant's."""
+    draws = model.kind == "base"
     return ModelView(
         name=model.name,
         family=model.family,
-        source=model.source if not model.source.startswith("folder:") else "folder",
+        kind=model.kind,
+        source=kind if (kind := model.source.partition(":")[0]) in _LOCAL else model.source,
         revision=model.revision,
         licence=model.licence,
         description=model.description,
-        default_size=model.default_size,
+        scale=model.scale,
+        default_size=model.default_size if draws else None,
         native_size=model.native_size,
-        steps=model.steps,
-        guidance_scale=model.guidance_scale,
-        default=model.name == default,
+        steps=model.steps if draws else None,
+        guidance_scale=model.guidance_scale if draws else None,
+        default=model.name in defaults,
     )
 
 
@@ -248,6 +456,10 @@ def worker_view(worker: Worker) -> WorkerView:
 
 
 def _shorten(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shorten(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_shorten(inner) for inner in value]
     if isinstance(value, str) and value[:5].lower() == "data:" and len(value) > _SHOWN_URL:
         return f"{value[:_SHOWN_URL]}…"
     return value

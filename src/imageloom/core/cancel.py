@@ -27,7 +27,7 @@ async def cancel(services: Services, task_id: str, *, tenant: str) -> Task:
         if task.job_id is not None:
             await services.queue.cancel(conn, task.job_id)
         settled = await settle_in(
-            conn, services.queue, task_id, attempt=task.attempt, outcome=Cancelled()
+            services, conn, task_id, attempt=task.attempt, outcome=Cancelled()
         )
         if settled is None:
             raise RuntimeError(f"task {task_id} changed although its row was held")

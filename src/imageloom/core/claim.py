@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
+from imageloom.core.submit import enqueue
 from imageloom.domain.tasks import Claim, Lost
 from imageloom.store import tasks
 from imageloom.store.pool import transaction
@@ -22,7 +23,7 @@ async def claim(services: Services, task_id: str, *, job_id: int, worker: str) -
         stuck = await tasks.lock(conn, task_id)
         if stuck is not None and not stuck.status.terminal and stuck.job_id == job_id:
             lost = Lost(reason="its attempts were used up")
-            await settle_in(conn, services.queue, task_id, attempt=stuck.attempt, outcome=lost)
+            await settle_in(services, conn, task_id, attempt=stuck.attempt, outcome=lost)
         return None
 
 
@@ -32,10 +33,7 @@ async def hand_back(services: Services, task_id: str, *, job_id: int) -> None:
         task = await tasks.lock(conn, task_id)
         if task is None or task.status.terminal or task.job_id != job_id:
             return
-        new_job = await services.queue.enqueue(
-            conn, queue=task.type, task_id=task_id, priority=task.priority
-        )
-        await tasks.remember_job(conn, task_id, new_job)
+        await enqueue(conn, services.queue, [task])
 
 
 async def note_progress(services: Services, claim: Claim, progress: float) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from imageloom.core.control import expire_approvals
 from imageloom.core.recover import Recovery
 from imageloom.core.services import Services
 from imageloom.store import files, idempotency, workers
@@ -19,10 +20,12 @@ SWEEP_INTERVAL = 60.0  # seconds; what it deletes has been useless for an hour o
 
 
 async def maintain(services: Services) -> None:
-    """Recover lost tasks and sweep what has expired, until cancelled."""
+    """Recover lost tasks, end approvals that are overdue and sweep what has expired, for ever."""
     recovery = Recovery(services)
     async with asyncio.TaskGroup() as group:
         group.create_task(_every(services.settings.reap_interval, "recover", recovery.run))
+        approvals = partial(expire_approvals, services)
+        group.create_task(_every(services.settings.reap_interval, "approvals", approvals))
         group.create_task(_every(SWEEP_INTERVAL, "sweep", partial(sweep, services)))
 
 

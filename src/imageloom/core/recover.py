@@ -15,11 +15,12 @@ import structlog
 
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
+from imageloom.core.submit import enqueue
 from imageloom.domain.tasks import Lost, Status, Task
 from imageloom.storage.keys import attempt_prefix
 from imageloom.store import tasks
 from imageloom.store.pool import Connection, transaction
-from imageloom.store.queue import Queue, drop_job
+from imageloom.store.queue import drop_job
 
 _log = structlog.get_logger("imageloom.recover")
 
@@ -64,7 +65,7 @@ async def recover_silent(services: Services) -> int:
         async with transaction(services.pool) as conn:
             task = await tasks.lock(conn, str(job.task_kwargs["task_id"]))
             if task is not None and task.job_id == job.id:
-                await _take_back(conn, services.queue, task, reason="its worker went silent")
+                await _take_back(services, conn, task, reason="its worker went silent")
                 recovered += 1
             await drop_job(conn, job.id)
         # A task that waits through another job may have a living attempt by now: hands off.
@@ -78,18 +79,21 @@ async def recover_orphans(services: Services) -> int:
     """Take back the tasks whose job is gone, and return how many. Raises: StoreUnavailable."""
     async with transaction(services.pool) as conn:
         orphans = await tasks.without_job(conn)
-        for task_id in orphans:
+    recovered = 0
+    for task_id in orphans:
+        async with transaction(services.pool) as conn:
             task = await tasks.lock(conn, task_id)
-            if task is not None:
-                await _take_back(conn, services.queue, task, reason="its job vanished")
-    return len(orphans)
+            # Asked again with the row held: another process may have decided on it meanwhile.
+            if task is not None and await tasks.is_without_job(conn, task_id):
+                await _take_back(services, conn, task, reason="its job vanished")
+                recovered += 1
+    return recovered
 
 
-async def _take_back(conn: Connection, queue: Queue, task: Task, *, reason: str) -> None:
+async def _take_back(services: Services, conn: Connection, task: Task, *, reason: str) -> None:
     """Settle a live task's attempt as lost, or queue again what was never claimed."""
     _log.warning("recovered", task_id=task.id, attempt=task.attempt, reason=reason)
     if task.status is Status.RUNNING:
-        await settle_in(conn, queue, task.id, attempt=task.attempt, outcome=Lost(reason=reason))
+        await settle_in(services, conn, task.id, attempt=task.attempt, outcome=Lost(reason=reason))
         return
-    new_job = await queue.enqueue(conn, queue=task.type, task_id=task.id, priority=task.priority)
-    await tasks.remember_job(conn, task.id, new_job)
+    await enqueue(conn, services.queue, [task])

@@ -1,19 +1,20 @@
 """Settle: the only place where a task's state becomes terminal.
 
 Every settlement holds the task's row, is fenced by the attempt number, and carries out what
-`domain.retry.decide` returned; a task that goes back gets its new job in the same transaction.
+`domain.retry.decide` returned; a task that goes back gets its new job in the same transaction, and
+so does every step of a workflow whose turn it is when its last task ends.
 """
 
 from __future__ import annotations
 
 import structlog
 
+from imageloom.core.advance import is_held, task_ended
 from imageloom.core.services import Services
 from imageloom.domain.retry import decide
-from imageloom.domain.tasks import TRANSITIONS, Outcome, Status, Task
+from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
 from imageloom.store import tasks
 from imageloom.store.pool import Connection, transaction
-from imageloom.store.queue import Queue
 
 _log = structlog.get_logger("imageloom.task")
 
@@ -27,11 +28,11 @@ async def settle(
     Raises: StoreUnavailable; then it is unknown whether it was written, and asking again is safe.
     """
     async with transaction(services.pool) as conn:
-        return await settle_in(conn, services.queue, task_id, attempt=attempt, outcome=outcome)
+        return await settle_in(services, conn, task_id, attempt=attempt, outcome=outcome)
 
 
 async def settle_in(
-    conn: Connection, queue: Queue, task_id: str, *, attempt: int, outcome: Outcome
+    services: Services, conn: Connection, task_id: str, *, attempt: int, outcome: Outcome
 ) -> Task | None:
     """Do what `settle` does inside the caller's transaction."""
     task = await tasks.lock(conn, task_id)
@@ -42,14 +43,15 @@ async def settle_in(
         attempt=attempt,
         spent=task.attempt - task.interruptions,
         max_attempts=task.max_attempts,
+        first_backoff=task.backoff_seconds,
     )
     if decision.status not in TRANSITIONS[task.status]:
         # Over already, or pending again: its attempt was taken back, and the worker that did not
         # hear of it must not finish what others believe to be over.
         return None
     job_id = None
-    if decision.status is Status.PENDING:
-        job_id = await queue.enqueue(
+    if decision.status is Status.PENDING and not await is_held(conn, task):
+        job_id = await services.queue.enqueue(
             conn, queue=task.type, task_id=task_id, priority=task.priority, delay=decision.delay
         )
     settled = await tasks.write_decision(
@@ -64,4 +66,20 @@ async def settle_in(
         status=decision.status.value,
         code=decision.error_detail.code if decision.error_detail else None,
     )
+    if settled is not None and settled.status.terminal:
+        await task_ended(services, conn, settled)
     return settled
+
+
+async def cancel_all_in(services: Services, conn: Connection, run_id: str) -> None:
+    """Settle every task of a run that is not over as cancelled, and tell the workers.
+
+    The caller holds the run. Tasks that nobody has claimed have no attempt to be fenced by: they
+    go in one statement, whatever their number.
+    """
+    jobs = await tasks.cancel_pending_of_run(conn, run_id)
+    for task in await tasks.lock_live_of_run(conn, run_id):
+        if task.job_id is not None:
+            jobs.append(task.job_id)
+        await settle_in(services, conn, task.id, attempt=task.attempt, outcome=Cancelled())
+    await services.queue.cancel_all(conn, jobs)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.services import Services
 from imageloom.domain.ids import new_id
-from imageloom.domain.tasks import Task
+from imageloom.domain.tasks import NewTask, Task
 from imageloom.store import tasks
 from imageloom.store.pool import Connection, transaction
+from imageloom.store.queue import Queue
 
 
 async def submit(
@@ -33,23 +35,39 @@ async def submit(
             earlier = await _earlier(conn, tenant, idempotency_use)
             if earlier is not None:
                 return earlier
-        task = await tasks.insert(
-            conn,
-            task_id=new_id("task", now_ms=time.time_ns() // 1_000_000),
+        new = NewTask(
+            id=new_task_id(),
             tenant=tenant,
-            task_type=task_type,
+            type=task_type,
             params=params,
             inputs=inputs,
-            priority=0,
             max_attempts=services.settings.max_attempts,
         )
-        job_id = await services.queue.enqueue(
-            conn, queue=task_type, task_id=task.id, priority=task.priority
-        )
-        await tasks.remember_job(conn, task.id, job_id)
+        (task,) = await create_tasks(conn, services.queue, [new])
         if idempotency_use is not None:
             await remember_use(conn, tenant, idempotency_use, task.id)
-        return replace(task, job_id=job_id)
+        return task
+
+
+async def create_tasks(conn: Connection, queue: Queue, new: Sequence[NewTask]) -> list[Task]:
+    """Add tasks of one type and priority, each with its place in the queue, and return them.
+
+    Part of the caller's transaction; three statements whatever their number.
+    """
+    made = await tasks.insert(conn, new)
+    return await enqueue(conn, queue, made)
+
+
+async def enqueue(conn: Connection, queue: Queue, waiting: Sequence[Task]) -> list[Task]:
+    """Give each of these tasks of one type and priority a place in the queue."""
+    jobs = await queue.enqueue_all(conn, waiting)
+    await tasks.remember_jobs(conn, jobs)
+    return [replace(task, job_id=jobs[task.id]) for task in waiting]
+
+
+def new_task_id() -> str:
+    """Return an id for a task that is made now."""
+    return new_id("task", now_ms=time.time_ns() // 1_000_000)
 
 
 async def _earlier(conn: Connection, tenant: str, use: Idempotency) -> Task | None:

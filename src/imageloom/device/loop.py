@@ -16,7 +16,9 @@ import structlog
 from imageloom.device.failures import describe_failure
 from imageloom.device.link import Link
 from imageloom.device.openers import open_units
-from imageloom.domain.messages import Cancel, Done, Picture, Progress, Residents, Run, Stopped
+from imageloom.domain.messages import Cancel, Done, Progress, Residents, Run, Stopped
+from imageloom.domain.messages import Picture as PictureMessage
+from imageloom.images import Picture
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.units import Dropped, Units
 
@@ -36,10 +38,28 @@ class LinkedAttempt:
             raise Dropped(self.key)
         self._link.send(Progress(key=self.key, value=progress))
 
-    def deliver(self, *, index: int, seed: int, width: int, height: int, rgb: bytes) -> None:
-        """Hand a finished picture to the parent: row-major RGB, three bytes a pixel."""
+    def deliver(
+        self,
+        *,
+        index: int,
+        picture: Picture,
+        seed: int | None = None,
+        method: str | None = None,
+        confidence: float | None = None,
+    ) -> None:
+        """Hand a finished picture to the parent."""
         self._link.send(
-            Picture(key=self.key, index=index, seed=seed, width=width, height=height, rgb=rgb)
+            PictureMessage(
+                key=self.key,
+                index=index,
+                width=picture.width,
+                height=picture.height,
+                rgb=picture.rgb,
+                alpha=picture.alpha,
+                seed=seed,
+                method=method,
+                confidence=confidence,
+            )
         )
 
 

@@ -6,14 +6,22 @@ user adds (`imageloom models add`) are rows of the store in the same shape and w
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+# What a model is for: drawing (`base`), enlarging, or telling a subject from its background.
+Kind = Literal["base", "upscaler", "segmenter"]
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Named base weights.
+    """Named weights, or a method that needs none.
 
     `source` is `builtin:NAME` (inside this package), `hub:REPOSITORY` (with `revision`, a commit
-    hash) or `folder:PATH`, each in diffusers layout with safetensors. `default_size` is the side in
+    hash), `folder:PATH` or `file:PATH`. Base models are in diffusers layout with safetensors.
+    `family` names the code that loads the model. An upscaler enlarges `scale` times in one pass.
+
+    For base models: `default_size` is the side in
     pixels that a request gets unless it says otherwise. A `native_size` says that the model draws
     only near that side; larger pictures are drawn there and enlarged.
     """
@@ -22,6 +30,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     source: str
     family: str
     licence: str
+    kind: Kind = "base"
     description: str = ""
     revision: str | None = None
     variant: str | None = None
@@ -30,6 +39,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     steps: int = 30
     guidance_scale: float = 7.5
     strength: float = 0.6
+    scale: int | None = None
     size_bytes: int = 0
 
 
@@ -102,5 +112,21 @@ BUILTIN: tuple[Model, ...] = (
         steps=9,
         guidance_scale=0.0,
         size_bytes=20_500_000_000,
+    ),
+    Model(
+        name="lanczos",
+        source="builtin:lanczos",
+        family="lanczos",
+        kind="upscaler",
+        licence="Apache-2.0",
+        description="Enlarges by Lanczos and sharpens with care; needs no weights",
+    ),
+    Model(
+        name="grabcut",
+        source="builtin:grabcut",
+        family="grabcut",
+        kind="segmenter",
+        licence="Apache-2.0",
+        description="Cuts a subject out by the colours of the border; needs no weights",
     ),
 )

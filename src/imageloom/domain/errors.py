@@ -2,8 +2,9 @@
 
 ImageloomError            code, public message, retryable
   RequestError            the caller must change something        -> 4xx, never retried
-    InvalidParams  UnknownTaskType  UnknownModel  InvalidInput  Unauthorized  NotPermitted
-    NotFound  Gone  Conflict  PayloadTooLarge  UnsupportedMediaType  IdempotencyMismatch
+    InvalidParams  InvalidWorkflow  UnknownTaskType  UnknownModel  InvalidInput  Unauthorized
+    NotPermitted  NotFound  Gone  Conflict  PayloadTooLarge  UnsupportedMediaType
+    IdempotencyMismatch
   AttemptError            this try failed; the policy decides      -> recorded on the attempt
     OutOfMemory  ModelNotInstalled  BadWeights  DeviceFault
   WorkerError             not the task's fault: DeviceLost  LeaseLost (stop, write nothing)
@@ -38,6 +39,12 @@ class InvalidParams(RequestError):
     """A parameter is missing, of the wrong type, unknown or out of range. `param` names it."""
 
     code = "invalid_params"
+
+
+class InvalidWorkflow(RequestError):
+    """The steps of a workflow do not make a graph that can run. `param` names where."""
+
+    code = "workflow_invalid"
 
 
 class UnknownTaskType(RequestError):

@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-# A 2048 x 2048 picture is 12.6 MB of RGB; a frame over this is a fault of ours, not data.
-MAX_FRAME: Final = 256 * 2**20
+# The largest picture that leaves has 100 megapixels and alpha, 400 MB; more is a fault.
+MAX_FRAME: Final = 512 * 2**20
 _HEADER: Final = struct.Struct(">I")
 HEADER_SIZE: Final = _HEADER.size
 
@@ -57,14 +57,20 @@ class Progress(_Message, frozen=True, kw_only=True, tag="progress"):
 
 
 class Picture(_Message, frozen=True, kw_only=True, tag="picture"):
-    """Device to parent: one finished picture, row-major RGB, three bytes a pixel."""
+    """Device to parent: one finished picture, row-major RGB, and alpha where it is a cut-out.
+
+    `method` and `confidence` (0 to 1) say how a subject was told from its background.
+    """
 
     key: str
     index: int
-    seed: int
     width: int
     height: int
     rgb: bytes
+    alpha: bytes | None = None
+    seed: int | None = None
+    method: str | None = None
+    confidence: float | None = None
 
 
 class Done(_Message, frozen=True, kw_only=True, tag="done"):

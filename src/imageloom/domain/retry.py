@@ -23,6 +23,7 @@ ATTEMPT_CAPS = {"out_of_memory": 2}
 
 BACKOFF_BASE = 0.5  # seconds before the second attempt; doubles with each one
 BACKOFF_LIMIT = 30.0  # seconds
+ASKED_BACKOFF_LIMIT = 3600.0  # seconds, where the user named the first one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +38,19 @@ class Decision:
     delay: float = 0.0
 
 
-def decide(outcome: Outcome, *, attempt: int, spent: int, max_attempts: int) -> Decision:
+def decide(
+    outcome: Outcome,
+    *,
+    attempt: int,
+    spent: int,
+    max_attempts: int,
+    first_backoff: float | None = None,
+) -> Decision:
     """Return what an outcome means for its task.
 
     `attempt` is the number of the attempt that ended, `spent` how many attempts count against
-    `max_attempts`, this one included (interrupted ones do not count).
+    `max_attempts`, this one included (interrupted ones do not count). `first_backoff` is the
+    seconds that the user wants before the second attempt.
     """
     match outcome:
         case Completed(output=output):
@@ -53,7 +62,7 @@ def decide(outcome: Outcome, *, attempt: int, spent: int, max_attempts: int) -> 
         case Failed(code=code, message=message, retryable=retryable, param=param):
             limit = min(max_attempts, ATTEMPT_CAPS.get(code, max_attempts))
             if retryable and spent < limit:
-                return Decision(status=Status.PENDING, delay=backoff(spent))
+                return Decision(status=Status.PENDING, delay=backoff(spent, first_backoff))
             detail = ErrorDetail(code=code, retryable=retryable, attempt=attempt, param=param)
             return Decision(status=Status.FAILED, error=message, error_detail=detail)
         case Lost(reason=reason):
@@ -67,6 +76,11 @@ def decide(outcome: Outcome, *, attempt: int, spent: int, max_attempts: int) -> 
             assert_never(outcome)
 
 
-def backoff(spent: int) -> float:
-    """Return the seconds to wait after `spent` attempts: 0.5, 1, 2, … up to 30."""
-    return float(min(BACKOFF_LIMIT, BACKOFF_BASE * 2 ** (spent - 1)))
+def backoff(spent: int, first: float | None = None) -> float:
+    """Return the seconds to wait after `spent` attempts: `first`, twice that, … up to an hour.
+
+    Without `first`: 0.5, 1, 2, … up to 30.
+    """
+    if first is None:
+        return float(min(BACKOFF_LIMIT, BACKOFF_BASE * 2 ** (spent - 1)))
+    return float(min(ASKED_BACKOFF_LIMIT, first * 2 ** (spent - 1)))

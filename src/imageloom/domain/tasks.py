@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 
 class Status(StrEnum):
@@ -37,7 +37,10 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputImage:
-    """One picture that a task made; `key` names its bytes in storage."""
+    """One picture that a task made; `key` names its bytes in storage.
+
+    `method` and `confidence` (0 to 1) say how a subject was told from its background.
+    """
 
     key: str
     seed: int | None
@@ -46,13 +49,22 @@ class OutputImage:
     media_type: str
     size: int
     sha256: str
+    method: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a completed task made, in the order that was asked for."""
+    """What a completed task made, in the order that was asked for.
+
+    `cache` says whether it was made (`miss`) or found under `cache_key` among the pictures of an
+    earlier task (`hit`), which had taken `seconds_saved`; None where it was not looked for.
+    """
 
     images: tuple[OutputImage, ...] = ()
+    cache: Literal["hit", "miss"] | None = None
+    cache_key: str | None = None
+    seconds_saved: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +79,12 @@ class ErrorDetail:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """A durable request for work, as the store knows it. Times are database time, UTC."""
+    """A durable request for work, as the store knows it. Times are database time, UTC.
+
+    A task of a workflow knows its run, its step by position and name, and which item of the step it
+    makes.
+    `cache_base` is the part of its cache key that is known before its inputs are read.
+    """
 
     id: str
     tenant: str
@@ -89,6 +106,33 @@ class Task:
     started_at: datetime | None
     completed_at: datetime | None
     cleaned_at: datetime | None
+    workflow_id: str | None
+    run_id: str | None
+    step: int | None
+    step_name: str | None
+    item: int | None
+    backoff_seconds: float | None
+    cache_base: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """A task to be made: what `Task` says of it before anybody worked on it."""
+
+    id: str
+    tenant: str
+    type: str
+    params: dict[str, Any]
+    inputs: dict[str, str]
+    max_attempts: int
+    priority: int = 0
+    workflow_id: str | None = None
+    run_id: str | None = None
+    step: int | None = None
+    step_name: str | None = None
+    item: int | None = None
+    backoff_seconds: float | None = None
+    cache_base: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

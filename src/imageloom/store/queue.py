@@ -7,7 +7,7 @@ deleted when it ends, because the task row is the history.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -17,7 +17,9 @@ from procrastinate.connector import Notify
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 from procrastinate.sql import queries
+from procrastinate.types import JSONValue
 
+from imageloom.domain.tasks import Task
 from imageloom.store.pool import Connection, Pool
 
 LISTEN_AGAIN = 1.0  # seconds; meanwhile jobs are found by polling
@@ -54,11 +56,33 @@ class Queue:
         )
         return await deferrer.defer_async(task_id=task_id)
 
+    async def enqueue_all(self, conn: Connection, tasks: Sequence[Task]) -> dict[str, int]:
+        """Add a job for each task, all of one type and priority; return job ids by task id."""
+        if not tasks:
+            return {}
+        deferrer = self.app.configure_task(
+            "run", queue=tasks[0].type, priority=tasks[0].priority, connection=conn
+        )
+        arguments: list[dict[str, JSONValue]] = [{"task_id": task.id} for task in tasks]
+        jobs = await deferrer.batch_defer_async(*arguments)
+        return {task.id: job for task, job in zip(tasks, jobs, strict=True)}
+
     async def cancel(self, conn: Connection, job_id: int) -> None:
         """Remove a waiting job, or tell the worker of a running one, when `conn` commits."""
         await self.app.job_manager.cancel_job_by_id_async(
             job_id, abort=True, delete_job=True, connection=conn
         )
+
+    async def cancel_all(self, conn: Connection, job_ids: Sequence[int]) -> None:
+        """Do what `cancel` does for many jobs; those that wait go in one statement."""
+        rows = await conn.execute(
+            "delete from procrastinate_jobs where id = any(%s) and status = 'todo' returning id",
+            (list(job_ids),),
+        )
+        waiting = {row["id"] for row in await rows.fetchall()}
+        for job_id in job_ids:
+            if job_id not in waiting:
+                await self.cancel(conn, job_id)
 
     async def stalled(self, *, silence: timedelta) -> list[Job]:
         """Return the jobs whose worker gave no heartbeat for `silence`, or is gone."""

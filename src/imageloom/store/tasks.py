@@ -2,62 +2,181 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from imageloom.domain.retry import Decision
-from imageloom.domain.tasks import ErrorDetail, Output, OutputImage, Status, Task
+from imageloom.domain.tasks import ErrorDetail, NewTask, Output, OutputImage, Status, Task
 from imageloom.store.pool import Connection, one
+
+# A live task without a job that would run it; a held run's pending tasks are meant to have none.
+_WITHOUT_JOB: Final = (
+    "select task.id from task left join procrastinate_jobs job on job.id = task.job_id"
+    " left join run on run.id = task.run_id"
+    " where task.status in ('pending', 'running')"
+    " and (job.id is null or job.status not in ('todo', 'doing'))"
+    " and not (task.status = 'pending' and task.job_id is null and coalesce(run.held, false))"
+)
 
 SortField = Literal["created_at", "started_at", "completed_at", "status", "type", "progress"]
 
 _COLUMNS = sql.SQL(
     "id, tenant, type, status, params, inputs, priority, attempt, interruptions, max_attempts,"
     " worker, job_id, progress, output, error, error_detail,"
-    " created_at, started_at, completed_at, cleaned_at"
+    " created_at, started_at, completed_at, cleaned_at,"
+    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base"
 )
 
 
-async def insert(
-    conn: Connection,
-    *,
-    task_id: str,
-    tenant: str,
-    task_type: str,
-    params: dict[str, Any],
-    inputs: dict[str, str],
-    priority: int,
-    max_attempts: int,
-) -> Task:
-    """Add a pending task without a job and return it."""
+async def insert(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
+    """Add pending tasks without jobs and return them in the same order. One statement."""
     query = sql.SQL(
-        "insert into task (id, tenant, type, params, inputs, priority, max_attempts)"
-        " values (%(id)s, %(tenant)s, %(type)s, %(params)s, %(inputs)s, %(priority)s, %(max)s)"
+        "insert into task (id, tenant, type, params, inputs, priority, max_attempts,"
+        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base)"
+        " select id, tenant, type, params, inputs, priority, max_attempts,"
+        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base"
+        " from jsonb_to_recordset(%s) as new (id text, tenant text, type text, params jsonb,"
+        " inputs jsonb, priority integer, max_attempts integer, workflow_id text, run_id text,"
+        " step integer, step_name text, item integer, backoff_seconds double precision,"
+        " cache_base text)"
         " returning {columns}"
     ).format(columns=_COLUMNS)
-    row = await conn.execute(
-        query,
-        {
-            "id": task_id,
-            "tenant": tenant,
-            "type": task_type,
-            "params": Jsonb(params),
-            "inputs": Jsonb(inputs),
-            "priority": priority,
-            "max": max_attempts,
-        },
+    rows = await conn.execute(query, (Jsonb([asdict(task) for task in new]),))
+    made = {row["id"]: _task(row) for row in await rows.fetchall()}
+    return [made[task.id] for task in new]
+
+
+async def remember_jobs(conn: Connection, jobs: Mapping[str, int]) -> None:
+    """Note the jobs through which tasks wait, by task id."""
+    await conn.execute(
+        "update task set job_id = new.job_id"
+        " from unnest(%s::text[], %s::bigint[]) as new (id, job_id) where task.id = new.id",
+        (list(jobs), list(jobs.values())),
     )
-    return _task(one(await row.fetchone()))
 
 
-async def remember_job(conn: Connection, task_id: str, job_id: int) -> None:
-    """Note the job through which a task waits."""
-    await conn.execute("update task set job_id = %s where id = %s", (job_id, task_id))
+async def forget_jobs(conn: Connection, run_id: str) -> list[int]:
+    """Take a run's pending tasks out of the queue and return their jobs, for the caller to cancel.
+
+    What a worker has fetched but not yet claimed is among them: it has then no right to claim.
+    """
+    rows = await conn.execute(
+        "update task set job_id = null from (select id, job_id from task where run_id = %s"
+        " and status = 'pending' and job_id is not null for update) as waiting"
+        " where task.id = waiting.id returning waiting.job_id",
+        (run_id,),
+    )
+    return [row["job_id"] for row in await rows.fetchall()]
+
+
+async def pending_without_job(conn: Connection, run_id: str) -> list[Task]:
+    """Return a run's pending tasks that a pause took out of the queue, in order of their making."""
+    query = sql.SQL(
+        "select {columns} from task where run_id = %s and status = 'pending' and job_id is null"
+        " and not replaced order by step, item"
+    ).format(columns=_COLUMNS)
+    rows = await conn.execute(query, (run_id,))
+    return [_task(row) for row in await rows.fetchall()]
+
+
+async def list_of_run(conn: Connection, run_id: str, *, step: int | None = None) -> list[Task]:
+    """Return the tasks of a run or of one of its steps, one per item. Uses task_of_step."""
+    query = sql.SQL(
+        "select {columns} from task where run_id = %(run)s and not replaced"
+        " and (%(step)s::integer is null or step = %(step)s) order by step, item"
+    ).format(columns=_COLUMNS)
+    rows = await conn.execute(query, {"run": run_id, "step": step})
+    return [_task(row) for row in await rows.fetchall()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskBrief:
+    """What a workflow says of one of its tasks. `step` is the position of its step."""
+
+    id: str
+    step: int
+    status: Status
+    progress: float
+    error: str | None
+
+
+async def briefs_of_run(conn: Connection, run_id: str) -> list[TaskBrief]:
+    """Return the tasks of a run in brief, one per item, in order. Uses task_of_step."""
+    rows = await conn.execute(
+        "select id, step, status, progress, error from task"
+        " where run_id = %s and not replaced order by step, item",
+        (run_id,),
+    )
+    return [TaskBrief(**{**row, "status": Status(row["status"])}) for row in await rows.fetchall()]
+
+
+async def has_live(conn: Connection, run_id: str, step: int) -> bool:
+    """Whether a task of the step has not ended. Uses task_live_of_step."""
+    row = await conn.execute(
+        "select 1 from task where run_id = %s and step = %s"
+        " and status in ('pending', 'running') limit 1",
+        (run_id, step),
+    )
+    return await row.fetchone() is not None
+
+
+async def lock_live_of_run(conn: Connection, run_id: str) -> list[Task]:
+    """Return a run's pending and running tasks and hold their rows."""
+    query = sql.SQL(
+        "select {columns} from task where run_id = %s and status in ('pending', 'running')"
+        " order by id for update"
+    ).format(columns=_COLUMNS)
+    rows = await conn.execute(query, (run_id,))
+    return [_task(row) for row in await rows.fetchall()]
+
+
+async def cancel_pending_of_run(conn: Connection, run_id: str) -> list[int]:
+    """Cancel a run's pending tasks and return their jobs, for the caller to cancel too."""
+    rows = await conn.execute(
+        "update task set status = 'cancelled', job_id = null, completed_at = clock_timestamp()"
+        " from (select id, job_id from task where run_id = %s and status = 'pending' for update)"
+        " as waiting where task.id = waiting.id returning waiting.job_id",
+        (run_id,),
+    )
+    return [row["job_id"] for row in await rows.fetchall() if row["job_id"] is not None]
+
+
+async def mark_run_cleaned(conn: Connection, run_id: str) -> list[str]:
+    """Note that the outputs of a run's tasks are deleted, and return the ids of all its tasks."""
+    rows = await conn.execute(
+        "update task set cleaned_at = coalesce(cleaned_at, now()),"
+        " output = case when output is null then null else '{\"images\": []}'::jsonb end"
+        " where run_id = %s returning id",
+        (run_id,),
+    )
+    return [row["id"] for row in await rows.fetchall()]
+
+
+async def mark_replaced(conn: Connection, task_ids: Sequence[str]) -> None:
+    """Make way for new tasks at the items of these; they stay on record."""
+    await conn.execute("update task set replaced = true where id = any(%s)", (list(task_ids),))
+
+
+async def find_cached(
+    conn: Connection, *, tenant: str, cache_key: str
+) -> tuple[Output, float] | None:
+    """Return what the tenant's latest task of that key made, and the seconds that it took.
+
+    Only what was computed counts, and only while it is not deleted. Uses task_cached.
+    """
+    row = await conn.execute(
+        "select output, extract(epoch from completed_at - started_at)::float8 as seconds from task"
+        " where tenant = %s and output ->> 'cache_key' = %s and output ->> 'cache' = 'miss'"
+        " order by completed_at desc limit 1",
+        (tenant, cache_key),
+    )
+    found = await row.fetchone()
+    return (_output(found["output"]), found["seconds"]) if found else None
 
 
 async def get(conn: Connection, task_id: str, *, tenant: str) -> Task | None:
@@ -69,7 +188,15 @@ async def get(conn: Connection, task_id: str, *, tenant: str) -> Task | None:
 
 
 async def lock(conn: Connection, task_id: str) -> Task | None:
-    """Return the task and hold its row until the transaction ends, so that decisions on it last."""
+    """Return the task and hold its row until the transaction ends, so that decisions on it last.
+
+    Its run, where it has one, is held too, and first: whoever ends a task may move the graph, and
+    two who took the rows in different orders would wait for one another.
+    """
+    await conn.execute(
+        "select 1 from run where id = (select run_id from task where id = %s) for update",
+        (task_id,),
+    )
     query = sql.SQL("select {columns} from task where id = %s for update")
     row = await conn.execute(query.format(columns=_COLUMNS), (task_id,))
     found = await row.fetchone()
@@ -152,25 +279,31 @@ async def mark_cleaned(conn: Connection, task_id: str) -> None:
 async def without_job(conn: Connection) -> list[str]:
     """Return live tasks whose job is gone: nothing else would ever run them. Uses task_live.
 
-    Tasks that another process is deciding on at this moment are skipped.
+    Not those that a pause took out of the queue.
     """
-    rows = await conn.execute(
-        "select task.id from task left join procrastinate_jobs job on job.id = task.job_id"
-        " where task.status in ('pending', 'running') and (job.id is null"
-        " or job.status not in ('todo', 'doing')) limit 100 for update of task skip locked"
-    )
+    rows = await conn.execute(f"{_WITHOUT_JOB} limit 100")
     return [row["id"] for row in await rows.fetchall()]
+
+
+async def is_without_job(conn: Connection, task_id: str) -> bool:
+    """Whether the job of a live task is gone; ask with the task's row held."""
+    row = await conn.execute(f"{_WITHOUT_JOB} and task.id = %s", (task_id,))
+    return await row.fetchone() is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which tasks a list shows; None means any. `search` is the beginning of an id."""
+    """Which tasks a list shows; None means any. `search` is the beginning of an id.
+
+    `workflow` is the id of a workflow or of one of its runs.
+    """
 
     status: Sequence[str] = ()
     type: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     search: str | None = None
+    workflow: str | None = None
 
 
 async def list_page(
@@ -195,7 +328,10 @@ async def list_page(
         conditions.append(sql.SQL("created_at < %(created_before)s"))
     if wanted.search is not None:
         conditions.append(sql.SQL("starts_with(id, %(search)s)"))
+    if wanted.workflow is not None:
+        conditions.append(sql.SQL("%(workflow)s in (workflow_id, run_id)"))
     values = {
+        "workflow": wanted.workflow,
         "tenant": tenant,
         "status": list(wanted.status),
         "type": wanted.type,
@@ -233,16 +369,18 @@ async def count_live(conn: Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
+def _output(stored: dict[str, Any]) -> Output:
+    images = tuple(OutputImage(**image) for image in stored["images"])
+    return Output(**{**stored, "images": images})
+
+
 def _task(row: dict[str, Any]) -> Task:
-    output = row["output"]
     detail = row["error_detail"]
     return Task(
         **{
             **row,
             "status": Status(row["status"]),
-            "output": Output(images=tuple(OutputImage(**image) for image in output["images"]))
-            if output is not None
-            else None,
+            "output": _output(row["output"]) if row["output"] is not None else None,
             "error_detail": ErrorDetail(**detail) if detail is not None else None,
         }
     )

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 from imageloom.domain.errors import UnknownTaskType
 from imageloom.task_types.generation.spec import Generation
+from imageloom.task_types.processing.spec import Processing
 from imageloom.task_types.spec import TaskType
 
-TASK_TYPES: Mapping[str, TaskType] = {task_type.name: task_type for task_type in (Generation(),)}
+_ALL: tuple[TaskType, ...] = (Generation(), Processing())
+TASK_TYPES: Mapping[str, TaskType] = {task_type.name: task_type for task_type in _ALL}
 
 
 def get_task_type(name: str) -> TaskType:

@@ -12,23 +12,24 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from imageloom.domain.catalog import Model
-from imageloom.images import Format, Picture
+from imageloom.domain.catalog import Kind, Model
+from imageloom.images import Format, Picture, Transparency
 from imageloom.settings import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What the worker sends to the device for one attempt, and how it finishes each picture.
+    """What the worker sends to the device for one part, and how it finishes each picture.
 
-    `message` is the task type's own struct, encoded. Pictures come back at the size the device
-    drew them; `width` and `height` are what the user gets, in pixels.
+    `message` is the task type's own struct, encoded. `size` is width and height in pixels of what
+    the user gets, None where pictures come back at their final size. A picture with transparency
+    becomes PNG where `output_format` is JPEG.
     """
 
     message: bytes
-    width: int
-    height: int
     output_format: Format
+    size: tuple[int, int] | None = None
+    quality: int | None = None
 
 
 class TaskType(Protocol):
@@ -45,28 +46,50 @@ class TaskType(Protocol):
         ...
 
     @property
-    def params(self) -> type[BaseModel]:
-        """What a request may say."""
-        ...
-
-    @property
     def example(self) -> Mapping[str, Any]:
         """A request body for the documentation."""
         ...
 
     @property
-    def input_fields(self) -> tuple[str, ...]:
-        """The parameters that hold URLs of pictures."""
+    def url_fields(self) -> tuple[str, ...]:
+        """The parameters that hold the URL of a picture, or a list of them.
+
+        The first is the picture to start from, which a workflow fills in.
+        """
         ...
 
-    def model_name(self, params: BaseModel, *, default: str) -> str:
-        """Return the name of the model that a request needs."""
+    @property
+    def transparency(self) -> Transparency:
+        """Whether inputs keep their transparency or lie on white."""
         ...
 
-    def prepare(self, params: BaseModel, *, model: Model, limits: Limits) -> dict[str, Any]:
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a request."""
+        ...
+
+    def parse(self, body: Mapping[str, Any]) -> BaseModel:
+        """Return a request's parameters. Raises: InvalidParams, naming the field."""
+        ...
+
+    def model_name(self, params: BaseModel, *, defaults: Mapping[Kind, str]) -> str | None:
+        """Return the name of the model that a request needs, None where it needs none."""
+        ...
+
+    def prepare(self, params: BaseModel, *, model: Model | None, limits: Limits) -> dict[str, Any]:
         """Return the parameters to store: defaults filled in, checked against the limits.
 
         Raises: InvalidParams, naming the parameter.
+        """
+        ...
+
+    def output_count(self, params: Mapping[str, Any]) -> int:
+        """Return how many pictures a task with these stored parameters makes."""
+        ...
+
+    def parts(self, params: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        """Return the runs on the device that make up an attempt: the inputs that each needs.
+
+        Inputs are named as by `input_urls`. More than one part keeps memory at one picture's worth.
         """
         ...
 
@@ -74,9 +97,21 @@ class TaskType(Protocol):
         self,
         params: Mapping[str, Any],
         *,
-        model: Model,
+        model: Model | None,
         inputs: Mapping[str, Picture],
         limits: Limits,
     ) -> Work:
-        """Return what the device needs for one attempt. Raises: InvalidInput."""
+        """Return what the device needs for one part, given its inputs. Raises: InvalidInput."""
         ...
+
+
+def input_urls(fields: tuple[str, ...], params: Mapping[str, Any]) -> dict[str, str]:
+    """Return the URLs in `params` by name; those of a list are named `field.0`, `field.1`, …"""
+    found: dict[str, str] = {}
+    for name in fields:
+        match params.get(name):
+            case str(url):
+                found[name] = url
+            case list(urls):
+                found |= {f"{name}.{index}": url for index, url in enumerate(urls)}
+    return found

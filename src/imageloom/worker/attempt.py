@@ -16,9 +16,7 @@ from imageloom.core.settle import settle
 from imageloom.domain.errors import (
     DeviceLost,
     ImageloomError,
-    InvalidInput,
     LeaseLost,
-    NotFound,
     StoreUnavailable,
 )
 from imageloom.domain.messages import Done, Errored, Progress, Run
@@ -34,11 +32,13 @@ from imageloom.domain.tasks import (
     OutputImage,
 )
 from imageloom.fetch import Fetcher
-from imageloom.images import Encoded, Picture, decode_picture, encode_picture, resize_picture
+from imageloom.images import Encoded, Picture, encode_picture, resize_picture
 from imageloom.storage.keys import attempt_prefix, output_key
 from imageloom.task_types.registry import get_task_type
 from imageloom.task_types.spec import Work
+from imageloom.worker.cache import key_of, look_up
 from imageloom.worker.device import DeviceProcess
+from imageloom.worker.inputs import Inputs
 from imageloom.worker.progress import ProgressWriter
 
 _log = structlog.get_logger("imageloom.worker")
@@ -78,8 +78,7 @@ async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
 async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
     """Return how the attempt ended. Raises: LeaseLost."""
     try:
-        work = await _prepare(tools, claim)
-        return Completed(output=await _draw(tools, claim, work))
+        return Completed(output=await _work(tools, claim))
     except _DeviceRefusedError as exc:
         return exc.failure
     except DeviceLost as exc:
@@ -90,105 +89,121 @@ async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
         return _failed(exc)
 
 
-async def _prepare(tools: AttemptTools, claim: Claim) -> Work:
-    """Gather the inputs and make the device's share of the work."""
-    task = claim.task
+async def _work(tools: AttemptTools, claim: Claim) -> Output:
+    """Return what the task made, or what the step cache has of it."""
+    task, services = claim.task, tools.services
     task_type = get_task_type(task.type)
-    model = await get_model(tools.services.pool, task.params["model"])
-    inputs = {
-        name: await _read_input(tools, claim, name)
-        for name in task_type.input_fields
-        if task.params.get(name)
-    }
-    return await asyncio.to_thread(
-        task_type.build_work,
-        task.params,
-        model=model,
-        inputs=inputs,
-        limits=tools.services.settings.limits,
+    name = task.params.get("model")
+    model = None if name is None else await get_model(services.pool, name)
+    parts = task_type.parts(task.params)
+    inputs = Inputs(services.storage, tools.fetcher, services.settings.limits, task)
+
+    async def write(progress: float) -> bool:
+        return await note_progress(services, claim, progress)
+
+    async with ProgressWriter(write) as progress:
+        cache_key = None
+        if task.cache_base is not None and len(parts) == 1:
+            cache_key = await key_of(task.cache_base, await inputs.digests(parts[0]), model)
+            if (found := await look_up(services, task.tenant, cache_key)) is not None:
+                return found
+        images: list[OutputImage] = []
+        for part, names in enumerate(parts):
+            work = await asyncio.to_thread(
+                task_type.build_work,
+                task.params,
+                model=model,
+                inputs=await inputs.pictures(names, transparency=task_type.transparency),
+                limits=services.settings.limits,
+            )
+            inputs.forget(
+                name for name in names if not any(name in rest for rest in parts[part + 1 :])
+            )
+            span = _Span(first=len(images), part=part, parts=len(parts), progress=progress)
+            images += await _draw(tools, claim, work, span)
+    return Output(
+        images=tuple(images),
+        cache=None if cache_key is None else "miss",
+        cache_key=cache_key,
     )
 
 
-async def _read_input(tools: AttemptTools, claim: Claim, name: str) -> Picture:
-    """Return an input picture. Raises: InvalidInput, naming the parameter; StorageUnavailable."""
-    limits = tools.services.settings.limits
-    try:
-        data = await _input_bytes(tools, claim, name)
-        return await asyncio.to_thread(decode_picture, data, max_pixels=limits.pixels)
-    except InvalidInput as exc:
-        raise InvalidInput(f"{name}: {exc.message}", param=name) from exc
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Span:
+    """Where one part stands in its attempt: `first` is the index of its first picture."""
+
+    first: int
+    part: int
+    parts: int
+    progress: ProgressWriter
+
+    def note(self, value: float) -> None:
+        """Note how far this part is, 0 to 1."""
+        self.progress.note((self.part + value) / self.parts)
 
 
-async def _input_bytes(tools: AttemptTools, claim: Claim, name: str) -> bytes:
-    """Return an input as it is: our own files straight from storage, all others through `fetch`."""
-    own_key = claim.task.inputs.get(name)
-    if own_key is None:
-        limit = tools.services.settings.limits.fetch
-        return (await tools.fetcher.fetch(claim.task.params[name], max_bytes=limit)).data
-    try:
-        return await tools.services.storage.get(own_key)
-    except NotFound as exc:
-        raise InvalidInput("that file has expired or was deleted; upload it again") from exc
-
-
-async def _draw(tools: AttemptTools, claim: Claim, work: Work) -> Output:
-    """Run the work on the device; store each picture as it is finished."""
+async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> list[OutputImage]:
+    """Run one part on the device; store each picture as it is finished."""
     key = f"{claim.task.id}/{claim.attempt}"
     storing: dict[int, asyncio.Task[OutputImage]] = {}
     run = Run(key=key, task_type=claim.task.type, work=work.message)
-
-    async def write(progress: float) -> bool:
-        return await note_progress(tools.services, claim, progress)
-
     finished = False
-    async with ProgressWriter(write) as progress:
-        try:
-            async with aclosing(tools.device.run(run)) as messages:
-                async for message in messages:
-                    match message:
-                        case Progress(value=value):
-                            progress.note(value)
-                        case PictureMessage(index=index):
-                            storing[index] = asyncio.create_task(_keep(tools, claim, work, message))
-                        case Errored():
-                            finished = True
-                            raise _DeviceRefusedError(message)
-                        case Done():
-                            finished = True
-                        case _:
-                            raise DeviceLost(f"the device answered {type(message).__name__}")
-        finally:
-            if not finished:
-                # Shielded: the device must be free again whatever happens to us meanwhile.
-                await asyncio.shield(tools.device.stop(key))
-            if storing:
-                # A write goes on in its thread whatever happens to us. It has to arrive before the
-                # attempt's bytes can be deleted, or it would be left behind.
-                await asyncio.wait(storing.values())
-    return Output(images=tuple(storing[index].result() for index in sorted(storing)))
+    try:
+        async with aclosing(tools.device.run(run)) as messages:
+            async for message in messages:
+                match message:
+                    case Progress(value=value):
+                        span.note(value)
+                    case PictureMessage(index=index):
+                        keeping = _keep(tools, claim, work, message, index=span.first + index)
+                        storing[index] = asyncio.create_task(keeping)
+                    case Errored():
+                        finished = True
+                        raise _DeviceRefusedError(message)
+                    case Done():
+                        finished = True
+                    case _:
+                        raise DeviceLost(f"the device answered {type(message).__name__}")
+    finally:
+        if not finished:
+            # Shielded: the device must be free again whatever happens to us meanwhile.
+            await asyncio.shield(tools.device.stop(key))
+        if storing:
+            # A write goes on in its thread whatever happens to us. It has to arrive before the
+            # attempt's bytes can be deleted, or it would be left behind.
+            await asyncio.wait(storing.values())
+    return [storing[index].result() for index in sorted(storing)]
 
 
 async def _keep(
-    tools: AttemptTools, claim: Claim, work: Work, message: PictureMessage
+    tools: AttemptTools, claim: Claim, work: Work, message: PictureMessage, *, index: int
 ) -> OutputImage:
     """Encode a picture and store it: bytes come before the row that names them."""
-    drawn = Picture(width=message.width, height=message.height, rgb=message.rgb)
-    encoded = await asyncio.to_thread(_encode, drawn, work)
-    key = output_key(claim.task.id, claim.attempt, message.index, encoded.suffix)
+    drawn = Picture(
+        width=message.width, height=message.height, rgb=message.rgb, alpha=message.alpha
+    )
+    finished, encoded = await asyncio.to_thread(_encode, drawn, work)
+    key = output_key(claim.task.id, claim.attempt, index, encoded.suffix)
     await tools.services.storage.put(key, encoded.data, media_type=encoded.media_type)
     return OutputImage(
         key=key,
         seed=message.seed,
-        width=work.width,
-        height=work.height,
+        width=finished.width,
+        height=finished.height,
         media_type=encoded.media_type,
         size=len(encoded.data),
         sha256=hashlib.sha256(encoded.data).hexdigest(),
+        method=message.method,
+        confidence=message.confidence,
     )
 
 
-def _encode(drawn: Picture, work: Work) -> Encoded:
-    return encode_picture(resize_picture(drawn, work.width, work.height), work.output_format)
+def _encode(drawn: Picture, work: Work) -> tuple[Picture, Encoded]:
+    """Return the picture at its final size and as a file; a cut-out is never a JPEG."""
+    picture = drawn if work.size is None else resize_picture(drawn, *work.size)
+    opaque_only = work.output_format == "jpeg" and picture.alpha is not None
+    output_format = "png" if opaque_only else work.output_format
+    return picture, encode_picture(picture, output_format, quality=work.quality)
 
 
 async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:

@@ -38,8 +38,8 @@ def monitoring_router() -> APIRouter:
     )
     async def models(context: InContext, _tenant: Reader) -> PageView[ModelView]:
         found = await list_models(context.services.pool)
-        default = context.services.settings.default_model
-        items = [model_view(model, default=default) for model in found]
+        defaults = context.services.settings.default_models.values()
+        items = [model_view(model, defaults=defaults) for model in found]
         return PageView(items=items, total=len(items), page=1, page_size=max(50, len(items)))
 
     @both_slashes(

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from imageloom.api.auth import Reader, Writer
-from imageloom.api.bodies import idempotency_key, parse_params, read_json_object
+from imageloom.api.bodies import idempotency_use, read_json_object, refuse_query
 from imageloom.api.context import Context, InContext
-from imageloom.api.routing import both_slashes, errors_of, json_body
+from imageloom.api.own_inputs import own_inputs
+from imageloom.api.paging import SpanQuery
+from imageloom.api.routing import both_slashes, errors_of, inline_refs, json_body
 from imageloom.api.shapes import OutputView, PageView, TaskView, output_view, task_view
-from imageloom.api.urls import OwnFile, OwnOutput
 from imageloom.core import cancel as core_cancel
 from imageloom.core import cleanup as core_cleanup
 from imageloom.core import read
-from imageloom.core.files import input_of_tenant, output_of_tenant
-from imageloom.core.idempotency import Idempotency, hash_body
-from imageloom.core.models import get_model
+from imageloom.core.prepare import prepare_request
 from imageloom.core.submit import submit
-from imageloom.domain.errors import Gone, InvalidInput, InvalidParams, NotFound
+from imageloom.domain.errors import InvalidParams, NotFound
 from imageloom.domain.tasks import Status, Task
-from imageloom.fetch import check_url
 from imageloom.store.tasks import Filter, SortField
 from imageloom.task_types.registry import TASK_TYPES, get_task_type
-from imageloom.task_types.spec import TaskType
+from imageloom.task_types.spec import TaskType, input_urls
 
 _CANCEL = {
     "CancelTask": {
@@ -88,12 +86,7 @@ def tasks_router() -> APIRouter:
             page=query.page,
             page_size=query.page_size,
         )
-        return PageView(
-            items=[task_view(task, context.urls) for task in items],
-            total=total,
-            page=query.page,
-            page_size=query.page_size,
-        )
+        return query.view([task_view(task, context.urls) for task in items], total)
 
     @both_slashes(
         router.get,
@@ -143,22 +136,21 @@ def tasks_router() -> APIRouter:
     return router
 
 
-class ListQuery(BaseModel):
+class ListQuery(SpanQuery):
     """Which tasks a list shows."""
-
-    model_config = ConfigDict(extra="forbid")
 
     status: list[Status] = Field(default_factory=list)
     task_type: str | None = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
     search: str | None = Field(
         None, max_length=64, pattern="^[A-Za-z0-9_]*$", description="The beginning of an id"
     )
-    page: int = Field(1, ge=1, le=1_000_000)
-    page_size: int = Field(50, ge=1, le=500)
+    workflow_id: str | None = Field(
+        None,
+        max_length=64,
+        pattern="^[A-Za-z0-9_]+$",
+        description="The tasks of this workflow, or of this run of one",
+    )
     sort_by: SortField = "created_at"
-    sort_order: Literal["asc", "desc"] = "desc"
 
 
 def _add_type(router: APIRouter, task_type: TaskType) -> None:
@@ -172,7 +164,7 @@ def _add_type(router: APIRouter, task_type: TaskType) -> None:
         operation_id=f"create_{name}_task",
         summary=task_type.summary,
         responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
-        openapi_extra=json_body(task_type.params.model_json_schema(), example=task_type.example),
+        openapi_extra=json_body(task_type.schema(), example=task_type.example),
     )
     async def create_typed(request: Request, context: InContext, tenant: Writer) -> TaskView:
         body = await read_json_object(request)
@@ -211,15 +203,14 @@ def _filter(query: ListQuery) -> Filter:
             f"use one of {', '.join(TASK_TYPES)}",
             param="task_type",
         )
-    after, before = query.created_after, query.created_before
-    if after is not None and before is not None and after >= before:
-        raise InvalidParams("created_after: is not before created_before", param="created_after")
+    query.check_span()
     return Filter(
         status=tuple(status.value for status in query.status),
         type=query.task_type,
-        created_after=after,
-        created_before=before,
+        created_after=query.created_after,
+        created_before=query.created_before,
         search=query.search,
+        workflow=query.workflow_id,
     )
 
 
@@ -234,55 +225,18 @@ async def _create(
     sent: dict[str, Any],
 ) -> TaskView:
     """Validate a body against its task type and submit it."""
-    if request.query_params:
-        # A parameter that is ignored may have been meant to keep the task from being created.
-        name = next(iter(request.query_params))[:60]
-        raise InvalidParams(f"{name}: there is no such query parameter", param=name)
+    refuse_query(request)
     services = context.services
-    params = parse_params(task_type.params, body)
-    wanted = task_type.model_name(params, default=services.settings.default_model)
-    model = await get_model(services.pool, wanted)
-    prepared = task_type.prepare(params, model=model, limits=services.settings.limits)
-    inputs = {
-        name: key
-        for name in task_type.input_fields
-        if prepared.get(name) is not None
-        and (key := await _own_input(request, context, tenant, name, prepared[name])) is not None
-    }
+    params = await prepare_request(services, task_type, body)
     task = await submit(
         services,
         tenant=tenant,
         task_type=task_type.name,
-        params=prepared,
-        inputs=inputs,
-        idempotency_use=_idempotency(request, route=route, body=sent),
+        params=params,
+        inputs=await own_inputs(request, context, tenant, input_urls(task_type.url_fields, params)),
+        idempotency_use=idempotency_use(request, route=route, body=sent),
     )
     return task_view(task, context.urls)
-
-
-async def _own_input(
-    request: Request, context: Context, tenant: str, name: str, url: str
-) -> str | None:
-    """Return the storage key of an input that is ours, None where it must be fetched.
-
-    Raises: InvalidInput where the URL can never work, so that the caller hears it now.
-    """
-    try:
-        match context.urls.own(url, host=request.headers.get("host")):
-            case OwnFile(file_id=file_id):
-                return await input_of_tenant(context.services, file_id, tenant=tenant)
-            case OwnOutput(key=key):
-                return await output_of_tenant(context.services, key, tenant=tenant)
-            case None:
-                check_url(url, allow=context.services.settings.fetch_allow)
-                return None
-    except (NotFound, Gone, InvalidInput) as exc:
-        raise InvalidInput(f"{name}: {exc.message}", param=name) from exc
-
-
-def _idempotency(request: Request, *, route: str, body: dict[str, Any]) -> Idempotency | None:
-    key = idempotency_key(request)
-    return None if key is None else Idempotency(route=route, key=key, body_hash=hash_body(body))
 
 
 async def _of_type(context: Context, task_id: str, tenant: str, name: str) -> Task:
@@ -296,11 +250,11 @@ def _any_type_body() -> dict[str, Any]:
     """Return the OpenAPI body of `POST /tasks`: any type's parameters and its name."""
     schemas = []
     for task_type in TASK_TYPES.values():
-        schema = task_type.params.model_json_schema()
+        schema = inline_refs(task_type.schema())
         kind = {"type": "string", "const": task_type.name}
-        schema["properties"] = {"type": kind, **schema["properties"]}
-        schema["required"] = ["type", *schema.get("required", [])]
-        schemas.append(schema)
+        for form in schema.get("oneOf", [schema]):
+            form["properties"] = {"type": kind, **form["properties"]}
+            form["required"] = ["type", *form.get("required", [])]
+            schemas.append(form)
     first = next(iter(TASK_TYPES.values()))
-    merged = schemas[0] if len(schemas) == 1 else {"oneOf": schemas}
-    return json_body(merged, example={"type": first.name, **first.example})
+    return json_body({"oneOf": schemas}, example={"type": first.name, **first.example})

@@ -17,7 +17,7 @@ from imageloom.runtime.units import Attempt
 def open_units(work: bytes, attempt: Attempt, residency: Residency) -> GenerationUnits:
     """Return the pictures of a generation task as units of work; loads the model if need be."""
     decoded = msgspec.msgpack.decode(work, type=GenerationWork)
-    return GenerationUnits(decoded, attempt, residency.pipeline(decoded.model))
+    return GenerationUnits(decoded, attempt, residency.get(decoded.model, StockPipeline.load))
 
 
 class GenerationUnits:
@@ -38,12 +38,6 @@ class GenerationUnits:
             seed=seed,
             between_steps=lambda done: self._attempt.between_steps((self._index + done) / total),
         )
-        self._attempt.deliver(
-            index=self._index,
-            seed=seed,
-            width=picture.width,
-            height=picture.height,
-            rgb=picture.rgb,
-        )
+        self._attempt.deliver(index=self._index, picture=picture, seed=seed)
         self._index += 1
         return self._index == total

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from imageloom.domain.catalog import Model
+from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.errors import InvalidParams, UnknownModel
 from imageloom.domain.seeds import MAX_SEED, draw_seed, picture_seed
 from imageloom.domain.work import GenerationWork, InputImage
-from imageloom.images import Picture, fit_picture
+from imageloom.images import Picture, Transparency, fit_picture
 from imageloom.settings import Limits
-from imageloom.task_types.spec import Work
+from imageloom.task_types.parsing import parse_params
+from imageloom.task_types.spec import Work, input_urls
 
 SIDE_STEP: Final = 8  # the VAE of every family halves the sides three times
 Side = Annotated[int, Field(ge=64, le=2048, multiple_of=SIDE_STEP)]
@@ -76,7 +77,6 @@ class Generation:
 
     name = "generation"
     summary = "Generate pictures from a prompt, and from a picture where one is given"
-    params = GenerationParams
     example: Mapping[str, Any] = {
         "prompt": "fashion model wearing the dress, studio lighting, white background",
         "negative_prompt": "blurry, distorted, low quality",
@@ -84,13 +84,22 @@ class Generation:
         "steps": 30,
         "guidance_scale": 7.5,
     }
-    input_fields = ("input_image_url",)
+    url_fields = ("input_image_url",)
+    transparency: Transparency = "flatten"
 
-    def model_name(self, params: BaseModel, *, default: str) -> str:
+    def schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a request."""
+        return GenerationParams.model_json_schema()
+
+    def parse(self, body: Mapping[str, Any]) -> GenerationParams:
+        """Return a request's parameters. Raises: InvalidParams, naming the field."""
+        return parse_params(GenerationParams, body)
+
+    def model_name(self, params: BaseModel, *, defaults: Mapping[Kind, str]) -> str:
         """Return the model that the request names, else the default."""
-        return _typed(params).model or default
+        return _typed(params).model or defaults["base"]
 
-    def prepare(self, params: BaseModel, *, model: Model, limits: Limits) -> dict[str, Any]:
+    def prepare(self, params: BaseModel, *, model: Model | None, limits: Limits) -> dict[str, Any]:
         """Return the parameters with every default of the model filled in.
 
         A default never goes over what the operator allows, so that a bare prompt always works.
@@ -98,6 +107,7 @@ class Generation:
         Raises: InvalidParams, UnknownModel.
         """
         asked = _typed(params)
+        model = _base(model)
         if asked.loras:
             # Adapters come with training; until a tenant has one, every name is unknown.
             raise UnknownModel(
@@ -128,15 +138,24 @@ class Generation:
         _check_limits(full, model, limits)
         return full.model_dump(mode="json", exclude={"loras"})
 
+    def output_count(self, params: Mapping[str, Any]) -> int:
+        """Return how many pictures a task makes."""
+        return int(params["num_outputs"])
+
+    def parts(self, params: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        """Return the one run that an attempt is."""
+        return (tuple(input_urls(self.url_fields, params)),)
+
     def build_work(
         self,
         params: Mapping[str, Any],
         *,
-        model: Model,
+        model: Model | None,
         inputs: Mapping[str, Picture],
         limits: Limits,
     ) -> Work:
         """Return the device's share: one seed per picture, the input at the size it is drawn."""
+        model = _base(model)
         picture = inputs.get("input_image_url")
         width, height = output_size(params, model=model, picture=picture, limits=limits)
         drawn_width, drawn_height = drawn_size(width, height, native=model.native_size)
@@ -158,8 +177,7 @@ class Generation:
         )
         return Work(
             message=msgspec.msgpack.encode(work),
-            width=width,
-            height=height,
+            size=(width, height),
             output_format=params["output_format"],
         )
 
@@ -229,6 +247,18 @@ def _check_limits(params: GenerationParams, model: Model, limits: Limits) -> Non
             "ask for fewer outputs, fewer steps or smaller pictures",
             param="num_outputs",
         )
+
+
+def _base(model: Model | None) -> Model:
+    """Return the model, once it is certain that it draws. Raises: UnknownModel."""
+    if model is None:
+        raise TypeError("generation needs a model")
+    if model.kind != "base":
+        raise UnknownModel(
+            f"model: {model.name!r} is a model of the kind {model.kind}, and does not draw",
+            param="model",
+        )
+    return model
 
 
 def _typed(params: BaseModel) -> GenerationParams:

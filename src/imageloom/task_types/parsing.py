@@ -1,0 +1,53 @@
+"""Turn a body into typed parameters, and pydantic's complaints into one sentence."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from imageloom.domain.errors import InvalidParams
+
+M = TypeVar("M", bound=BaseModel)
+_SHOWN = 60  # characters of a wrong value that an error repeats
+
+
+class FieldError(ValueError):
+    """What a model validator raises: a complaint about several fields, told of one of them."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def parse_params(model: type[M], body: Mapping[str, Any]) -> M:
+    """Return the body as `model`. Raises: InvalidParams, naming the field and what was found."""
+    try:
+        return model.model_validate(body)
+    except ValidationError as exc:
+        raise _explain(exc, tuple(model.model_fields)) from exc
+
+
+def _explain(exc: ValidationError, known: Sequence[str]) -> InvalidParams:
+    """Turn pydantic's first complaint into one sentence, without echoing the input."""
+    first = exc.errors(include_url=False)[0]
+    param = ".".join(str(part) for part in first["loc"])[:_SHOWN] or "''"
+    match first["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            return InvalidParams(f"{param}: there is no such field{hint}", param=param)
+        case "missing":
+            return InvalidParams(f"{param}: is required", param=param)
+        case "value_error":
+            error = first["ctx"]["error"]
+            if isinstance(error, FieldError):
+                param = ".".join([*(str(part) for part in first["loc"]), error.field])
+            return InvalidParams(f"{param}: {error}", param=param)
+        case _:
+            found = repr(first["input"])
+            shown = found if len(found) <= _SHOWN else f"{found[:_SHOWN]}…"
+            message = first["msg"][:1].lower() + first["msg"][1:]
+            return InvalidParams(f"{param}: {message}; found {shown}", param=param)

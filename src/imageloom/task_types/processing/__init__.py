@@ -1,0 +1,1 @@
+"""Image processing: upscale, cut out, resize, crop, convert, adjust."""

@@ -1,0 +1,2 @@
+curl https://compute-api.sartiq.com/api/v1/workflows/{workflow_id} \
+-H "Authorization: Bearer $API_KEY"

@@ -1,6 +1,7 @@
 """A small server that speaks the HTTP contract, for tests of the client: no network, no time.
 
-Each time a task is read it goes one state further: pending, running at half, completed.
+Each time a task is read it goes one state further: pending, running at half, completed. Each
+time a run is read its running steps complete and the next ones begin.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class FakeServer:
         self.uploads: list[tuple[str, str, bytes]] = []
         self.images: dict[str, httpx.Response] = {}
         self.ends: dict[str, Any] = {"status": "completed"}
+        self.workflows = FakeWorkflows()
         self._ids = itertools.count(1)
         self._made: dict[str, tuple[bytes, dict[str, Any]]] = {}
 
@@ -117,7 +119,13 @@ class FakeServer:
         path = request.url.path.removeprefix("/api/v1")
         match request.method, path.strip("/").split("/"):
             case "POST", ["tasks", "generation"]:
-                return self._once(request, partial(self._generate, request))
+                return self._once(request, partial(self._create, request, "generation"))
+            case "POST", ["tasks", "processing"]:
+                return self._once(request, partial(self._create, request, "processing"))
+            case "POST", ["workflows"] | ["workflows", _, "runs"]:
+                return self._once(request, partial(self.workflows, request))
+            case _, ["workflows", *_]:
+                return self.workflows(request)
             case "POST", ["files"]:
                 return self._once(request, partial(self._upload, request))
             case "GET", ["tasks"]:
@@ -158,9 +166,9 @@ class FakeServer:
             self._made[key] = (request.content, response.json())
         return response
 
-    def _generate(self, request: httpx.Request) -> httpx.Response:
+    def _create(self, request: httpx.Request, type_: str) -> httpx.Response:
         body = json.loads(request.content)
-        for name in body.keys() - GENERATION:
+        for name in body.keys() - GENERATION if type_ == "generation" else ():
             return refusal(422, "invalid_params", f"unknown field {name}", param=name)
         if body.get("steps", 1) > 100:
             return refusal(422, "invalid_params", "steps 101 is above 100", param="steps")
@@ -168,7 +176,7 @@ class FakeServer:
         self.bodies[id_] = body
         self.tasks[id_] = {
             "id": id_,
-            "type": "generation",
+            "type": type_,
             "status": "pending",
             "created_at": "2024-01-15T10:30:00Z",
         }
@@ -203,7 +211,8 @@ class FakeServer:
         elif task["status"] == "running":
             task |= {"completed_at": "2024-01-15T10:31:00Z"} | self.ends
             if task["status"] == "completed":
-                count = self.bodies.get(task["id"], {}).get("num_outputs", 1)
+                body = self.bodies.get(task["id"], {})
+                count = body.get("num_outputs", len(body.get("input_image_urls", "1")))
                 task |= {"progress": 1.0, "error": None, "output": {"images": pictures(count)}}
 
     def _cancel(self, task: dict[str, Any]) -> httpx.Response:
@@ -216,6 +225,235 @@ class FakeServer:
         name = request.url.path.rpartition("/")[2]
         jpeg = httpx.Response(200, content=JPEG, headers={"Content-Type": "image/jpeg"})
         return self.images.get(name, jpeg)
+
+
+class FakeWorkflows:
+    """The routes below `/workflows`, over runs that live in memory.
+
+    `ends` holds how a step ends that does not complete, for one try; `cached` the seconds that
+    the step cache saves at a step.
+    """
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, dict[str, Any]] = {}
+        self.runs: dict[str, list[dict[str, Any]]] = {}
+        self.ends: dict[str, dict[str, Any]] = {}
+        self.cached: dict[str, float] = {}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v1/workflows").strip("/")
+        body = json.loads(request.content) if request.content else {}
+        match request.method, path.split("/"):
+            case "POST", [""]:
+                return self._create(body)
+            case "GET", [""]:
+                wanted = request.url.params.get("status")
+                latest = [runs[-1] for runs in self.runs.values()]
+                found = [run for run in latest if wanted in (None, run["status"])]
+                return listing([_without_tasks(run) for run in found[::-1]])
+            case method, [id_, *rest] if id_ in self.runs:
+                return self._of(id_, method, rest, body)
+            case _:
+                return refusal(404, "not_found", f"there is no workflow {path}")
+
+    def _of(self, id_: str, method: str, rest: list[str], body: dict[str, Any]) -> httpx.Response:
+        runs = self.runs[id_]
+        match method, rest:
+            case "GET", ["runs"]:
+                return listing([_without_tasks(run) for run in runs[::-1]])
+            case "POST", ["runs"]:
+                if runs[-1]["status"] != "created":
+                    runs.append(self._new_run(id_))
+                return self._start(runs[-1], body, status=201)
+            case "POST", ["start"]:
+                return self._start(runs[0], body, status=200)
+            case _, ["runs", run_id, *verb]:
+                found = [run for run in runs if run["run"]["id"] == run_id]
+                if not found:
+                    return refusal(404, "not_found", f"there is no run {run_id}")
+                return self._act(found[0], method, verb, body)
+            case _:
+                return self._act(runs[-1], method, rest, body)
+
+    def _act(
+        self, run: dict[str, Any], method: str, verb: list[str], body: dict[str, Any]
+    ) -> httpx.Response:
+        over = run["status"] in {"completed", "failed", "cancelled"}
+        match method, verb:
+            case "GET", []:
+                self._advance(run)
+            case "POST", ["resume"]:
+                return self._resume(run, body)
+            case "POST", ["pause"] if not over:
+                run["status"] = "paused"
+            case "POST", ["cancel"] if run["status"] != "completed":
+                run["status"] = "cancelled"
+            case "POST", ["cleanup"] if over:
+                run["cleaned_at"] = "2024-01-16T10:30:00Z"
+            case "POST", _:
+                return refusal(409, "conflict", f"the run is {run['status']}")
+        return httpx.Response(200, json=run)
+
+    def _create(self, body: dict[str, Any]) -> httpx.Response:
+        for name in body.keys() - {"name", "description", "steps", "input"}:
+            return refusal(422, "invalid_params", f"unknown field {name}", param=name)
+        for position, step in enumerate(body["steps"]):
+            if step.get("config", {}).get("scale", 2) not in (2, 4):
+                param = f"steps.{position}.config.scale"
+                return refusal(
+                    422, "workflow_invalid", f"{param}: 3 is neither 2 nor 4", param=param
+                )
+        id_ = f"wf_{len(self.runs) + 1}"
+        self.bodies[id_] = body
+        self.runs[id_] = [self._new_run(id_)]
+        return httpx.Response(201, json=self.runs[id_][0])
+
+    def _new_run(self, id_: str) -> dict[str, Any]:
+        number = len(self.runs.get(id_, ())) + 1
+        body = self.bodies[id_]
+        return {
+            "id": id_,
+            "name": body["name"],
+            "description": body.get("description"),
+            "status": "created",
+            "progress": 0.0,
+            "current_step": 0,
+            "run": {"id": f"run_{number}", "number": number},
+            "input": body.get("input"),
+            "steps": [_new_step(step) for step in body["steps"]],
+            "error": None,
+            "created_at": "2024-01-15T10:30:00Z",
+            "started_at": None,
+            "completed_at": None,
+            "cleaned_at": None,
+        }
+
+    def _start(self, run: dict[str, Any], body: dict[str, Any], *, status: int) -> httpx.Response:
+        for name in body.keys() - {"input", "cache"}:
+            return refusal(422, "invalid_params", f"unknown field {name}", param=name)
+        given = body.get("input", run["input"] or {})
+        if run["status"] == "created":
+            run |= {"status": "running", "input": given, "started_at": "2024-01-15T10:30:05Z"}
+            run["asked"] = body
+        elif given != run["input"]:
+            return refusal(409, "conflict", "it was started with another input")
+        return httpx.Response(status, json=run)
+
+    def _resume(self, run: dict[str, Any], body: dict[str, Any]) -> httpx.Response:
+        waiting = [step for step in run["steps"] if step["status"] == "paused"]
+        if body.get("step"):
+            waiting = [step for step in waiting if step["name"] == body["step"]]
+        if run["status"] not in {"paused", "failed"} or ("select" in body and not waiting):
+            return refusal(409, "conflict", "nothing waits")
+        if "select" in body and max(body["select"], default=0) >= len(waiting[0]["candidates"]):
+            return refusal(
+                422, "invalid_params", "select: there is no such candidate", param="select"
+            )
+        run["resumed"] = body
+        if "select" in body:
+            chosen = [waiting[0]["candidates"][index] for index in body["select"]]
+            images = [{name: each[name] for name in each if name != "index"} for each in chosen]
+            _complete(waiting[0], images)
+        for step in run["steps"]:
+            step["config"] = step["config"] | body.get("edits", {}).get(step["name"], {})
+            if step["status"] in {"failed", "skipped"}:
+                step |= {"status": "pending", "error": None}
+        self._settle(run)
+        return httpx.Response(200, json=run)
+
+    def _advance(self, run: dict[str, Any]) -> None:
+        if run["status"] != "running":
+            return
+        for step in run["steps"]:
+            if step["status"] == "running":
+                self._end(run, step)
+        by_name = {step["name"]: step for step in run["steps"]}
+        for step in run["steps"]:
+            before = [by_name[name]["status"] for name in step["depends_on"]]
+            if step["status"] == "pending" and {*before} <= {"completed"}:
+                self._begin(run, step)
+            elif step["status"] == "pending" and {*before} & {"failed", "skipped"}:
+                step["status"] = "skipped"
+        self._settle(run)
+
+    def _begin(self, run: dict[str, Any], step: dict[str, Any]) -> None:
+        received = _received(run, step)
+        if step["type"] == "approval":
+            candidates = [{"index": index, **each} for index, each in enumerate(received)]
+            message = step["config"].get("message")
+            step |= {"status": "paused", "candidates": candidates, "message": message}
+            return
+        name = step["name"]
+        if name in self.cached:
+            step["seconds_saved"] = self.cached[name]
+            _complete(step, pictures(_made(step, received)), cache="hit")
+            return
+        step |= {"status": "running", "progress": 0.5}
+        step["tasks"] = [
+            {"id": f"task_{name}_{index}", "status": "running", "progress": 0.5, "error": None}
+            for index in range(max(1, len(received)))
+        ]
+
+    def _end(self, run: dict[str, Any], step: dict[str, Any]) -> None:
+        if step["name"] in self.ends:
+            step |= self.ends.pop(step["name"])
+        else:
+            _complete(step, pictures(_made(step, _received(run, step))), cache="miss")
+
+    def _settle(self, run: dict[str, Any]) -> None:
+        """Derive the run's own fields from its steps."""
+        statuses = [step["status"] for step in run["steps"]]
+        undone = [index for index, each in enumerate(statuses) if each != "completed"]
+        run["current_step"] = undone[0] if undone else len(statuses)
+        run["progress"] = sum(step["progress"] for step in run["steps"]) / len(statuses)
+        if not undone:
+            run |= {"status": "completed", "completed_at": "2024-01-15T10:31:00Z"}
+        elif {*statuses} <= {"completed", "failed", "skipped"}:
+            run |= {"status": "failed", "error": "a step failed"}
+        else:
+            run["status"] = "paused" if "paused" in statuses else "running"
+
+
+def _new_step(written: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": written["name"],
+        "type": written["type"],
+        "depends_on": written.get("depends_on", []),
+        "config": written.get("config", {}),
+        "status": "pending",
+        "progress": 0.0,
+        "output": None,
+        "error": None,
+        "cache": None,
+        "seconds_saved": None,
+        "tasks": [],
+    }
+
+
+def _received(run: dict[str, Any], step: dict[str, Any]) -> list[dict[str, Any]]:
+    by_name = {each["name"]: each for each in run["steps"]}
+    given = run["input"] or {}
+    if not step["depends_on"]:
+        urls = given.get("image_urls", [given["image_url"]] if "image_url" in given else [])
+        return [{"url": url} for url in urls]
+    return [each for name in step["depends_on"] for each in by_name[name]["output"]["images"]]
+
+
+def _made(step: dict[str, Any], received: list[dict[str, Any]]) -> int:
+    return max(1, len(received)) * int(step["config"].get("num_outputs", 1))
+
+
+def _complete(
+    step: dict[str, Any], images: list[dict[str, Any]], *, cache: str | None = None
+) -> None:
+    step |= {"status": "completed", "progress": 1.0, "output": {"images": images}, "cache": cache}
+    for name in ("candidates", "message"):
+        step.pop(name, None)
+
+
+def _without_tasks(run: dict[str, Any]) -> dict[str, Any]:
+    steps = [{name: step[name] for name in step if name != "tasks"} for step in run["steps"]]
+    return run | {"steps": steps}
 
 
 def pictures(count: int) -> list[dict[str, Any]]:

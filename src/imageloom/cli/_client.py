@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -22,8 +23,13 @@ from imageloom.client import (
     TaskFailed,
     Unauthorized,
     WaitTimeout,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowPaused,
+    WorkflowTimeout,
 )
 
+WAITING = 3  # a run waits for a choice: no failure, and not done either
 INTERRUPTED = 130
 
 Url = Annotated[
@@ -50,7 +56,7 @@ def connect(context: typer.Context, *, url: str | None, api_key: str | None) -> 
 def failures_told(*, as_json: bool) -> Iterator[None]:
     """Turn every expected failure into one line on stderr and an exit code.
 
-    1 for what went wrong, 2 for what cannot be asked, 130 for Ctrl-C.
+    1 for what went wrong, 2 for what cannot be asked, 3 for a run that is paused, 130 for Ctrl-C.
     """
     try:
         yield
@@ -61,6 +67,9 @@ def failures_told(*, as_json: bool) -> Iterator[None]:
     except ImageloomError as exc:
         if as_json:
             print_json(_as_object(exc))
+        if isinstance(exc, WorkflowPaused):
+            note(f"{exc.workflow.id} is paused{_advice(exc)}")
+            raise typer.Exit(WAITING) from None
         _fail(str(exc) + _advice(exc), code=1)
     except OSError as exc:
         what = f"{exc.filename}: {exc.strerror}" if exc.filename and exc.strerror else str(exc)
@@ -71,6 +80,13 @@ def failures_told(*, as_json: bool) -> Iterator[None]:
         if as_json:
             print_json({"error": {"type": "usage", "message": str(exc)}})
         _fail(str(exc), code=2)
+
+
+def picture(text: str, *, folder: Path = Path()) -> str | Path:
+    """Return what names a picture: a URL as it is, a file name as a path below `folder`."""
+    if "://" in text or text.startswith("data:"):
+        return text
+    return folder / Path(text).expanduser()
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -101,6 +117,18 @@ def _advice(exc: ImageloomError) -> str:
             return "; is the server running? --url or IMAGELOOM_URL say where"
         case WaitTimeout():
             return f"; it goes on: imageloom tasks result {exc.task.id}"
+        case WorkflowFailed():
+            return f"; to redo what did not complete: imageloom workflow resume {exc.workflow.id}"
+        case WorkflowPaused(steps=[]):
+            return f"; to go on: imageloom workflow resume {exc.workflow.id}"
+        case WorkflowPaused():
+            step = f" --step {exc.steps[0].name}" if len(exc.steps) > 1 else ""
+            return (
+                f"; to choose, for example: imageloom workflow resume {exc.workflow.id}"
+                f" --select 0,2{step}"
+            )
+        case WorkflowTimeout():
+            return f"; it goes on: imageloom workflow watch {exc.workflow.id}"
         case _:
             return ""
 
@@ -109,6 +137,8 @@ def _as_object(exc: ImageloomError) -> dict[str, Any]:
     match exc:
         case TaskFailed() | TaskCancelled() | WaitTimeout():
             return exc.task.raw
+        case WorkflowFailed() | WorkflowCancelled() | WorkflowPaused() | WorkflowTimeout():
+            return exc.workflow.raw
         case APIError():
             error = {
                 "type": exc.type,

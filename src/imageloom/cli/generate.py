@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from imageloom.cli._client import (
     print_json,
 )
 from imageloom.cli._display import Display, shown
-from imageloom.client import ImageloomError, Task
+from imageloom.client import Image, ImageloomError, Task
 
 
 def generate(
@@ -85,23 +86,40 @@ def generate(
             loras=loras or None,
             output_format=output_format,
         )
-        if not wait:
-            _tell_submitted(task, as_json=as_json)
-            return
-        try:
-            with shown(as_json=as_json) as display:
-                paths = _finish(task, folder=out, timeout=timeout, display=display)
-        except KeyboardInterrupt:
-            _cancel(task)
-            if as_json:
-                print_json(task.raw)
-            raise typer.Exit(INTERRUPTED) from None
-        tell_files(task, paths, as_json=as_json)
+        carry_through(task, wait=wait, folder=out, timeout=timeout, as_json=as_json)
+
+
+def carry_through(
+    task: Task, *, wait: bool, folder: Path, timeout: float | None, as_json: bool
+) -> None:
+    """Watch a task and write its images to `folder`, or tell its id alone where not to wait.
+
+    Ctrl-C cancels the task and exits with 130.
+    """
+    if not wait:
+        _tell_submitted(task, as_json=as_json)
+        return
+    try:
+        with shown(as_json=as_json) as display:
+            paths = _finish(task, folder=folder, timeout=timeout, display=display)
+    except KeyboardInterrupt:
+        _cancel(task)
+        if as_json:
+            print_json(task.raw)
+        raise typer.Exit(INTERRUPTED) from None
+    tell_files(task, paths, as_json=as_json)
 
 
 def tell_files(task: Task, paths: list[Path], *, as_json: bool) -> None:
     """Print the files that a task's images became, each with its seed."""
     images = task.output.images if task.output else []
+    tell_images(task.raw, images, paths, as_json=as_json)
+
+
+def tell_images(
+    raw: dict[str, Any], images: Sequence[Image], paths: Sequence[Path], *, as_json: bool
+) -> None:
+    """Print the files that images became; as JSON inside the answer `raw`, which they are from."""
     made = list(zip(paths, images, strict=True))
     if as_json:
         files: list[dict[str, Any]] = [
@@ -114,7 +132,7 @@ def tell_files(task: Task, paths: list[Path], *, as_json: bool) -> None:
             }
             for path, image in made
         ]
-        print_json(task.raw | {"files": files})
+        print_json(raw | {"files": files})
         return
     for path, image in made:
         typer.echo(str(path) if image.seed is None else f"{path}  seed {image.seed}")

@@ -1,7 +1,8 @@
 """The command line. `app` knows every command; their work is imported when one of them runs.
 
-`imageloom generate` and `tasks` need the base install only. The server's commands are declared in
-`server_commands.py` and done by `_server.py`, which may import what the base install lacks.
+`imageloom generate`, `process`, `tasks` and `workflow` need the base install only. The server's
+commands are declared in `server_commands.py` and done by `_server.py`, which may import what the
+base install lacks.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from imageloom import __version__
 from imageloom.cli import server_commands
 from imageloom.cli.demo import demo
 from imageloom.cli.generate import generate
+from imageloom.cli.process import process
 from imageloom.cli.tasks import tasks
+from imageloom.cli.workflow import workflow
 
 app = typer.Typer(
     name="imageloom",
@@ -23,8 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(generate)
+app.command()(process)
 app.command()(demo)
 app.add_typer(tasks, name="tasks")
+app.add_typer(workflow, name="workflow")
 server_commands.register(app)
 
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from imageloom.cli._client import (
     ApiKey,
@@ -21,6 +16,7 @@ from imageloom.cli._client import (
     one_line,
     print_json,
 )
+from imageloom.cli._rows import print_rows, shown_time
 from imageloom.cli.generate import tell_files
 from imageloom.client import ImageloomError, Task
 
@@ -55,7 +51,7 @@ def list_(
                 }
             )
         else:
-            _print_rows(_row(task) for task in found)
+            print_rows(COLUMNS, (_row(task) for task in found))
 
 
 @tasks.command()
@@ -125,21 +121,8 @@ def result(
 
 
 def _row(task: Task) -> tuple[str, ...]:
-    created = "" if task.created_at is None else task.created_at.strftime("%Y-%m-%d %H:%M:%SZ")
-    cells = (task.id, task.type, task.status, f"{task.progress:.0%}", created)
-    return tuple(one_line(cell) for cell in cells)
-
-
-def _print_rows(rows: Iterable[tuple[str, ...]]) -> None:
-    """Print a table where a person looks on, and tab-separated lines elsewhere."""
-    if not sys.stdout.isatty():
-        for row in rows:
-            typer.echo("\t".join(row))
-        return
-    table = Table(*COLUMNS, box=None)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    Console().print(table)
+    cells = (task.id, task.type, task.status, f"{task.progress:.0%}")
+    return tuple(one_line(cell) for cell in (*cells, shown_time(task.created_at)))
 
 
 def _print_images(task: Task) -> None:

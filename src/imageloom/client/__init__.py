@@ -6,6 +6,8 @@
         task = client.generate("a red dress, studio light", image="dress.jpg", num_outputs=4)
         for path in task.wait().download("outputs"):
             print(path)
+        workflow = client.workflows.create(name="product-to-model", steps=[…])
+        workflow.start(image="dress.jpg").wait().download("outputs")
 
 `AsyncClient` has the same methods, to be awaited. Every error is an `ImageloomError`; their tree
 is drawn in `_errors.py`. It speaks HTTP and imports nothing of the server.
@@ -30,15 +32,25 @@ from imageloom.client._errors import (
     Unavailable,
     UnsupportedMediaType,
     WaitTimeout,
+    WorkflowCancelled,
+    WorkflowFailed,
+    WorkflowPaused,
+    WorkflowTimeout,
 )
 from imageloom.client._retry import RetryPolicy
 from imageloom.client._sync import Client, Task
 from imageloom.client._types import ErrorDetail, File, Image, Model, Output, Page, Queue, Worker
+from imageloom.client._workflow_types import Candidate, Step, StepTask
+from imageloom.client._workflows_async import AsyncWorkflow, AsyncWorkflows
+from imageloom.client._workflows_sync import Workflow, Workflows
 
 __all__ = [
     "APIError",
     "AsyncClient",
     "AsyncTask",
+    "AsyncWorkflow",
+    "AsyncWorkflows",
+    "Candidate",
     "Client",
     "Conflict",
     "ConnectionFailed",
@@ -58,6 +70,8 @@ __all__ = [
     "RateLimited",
     "RetryPolicy",
     "ServerError",
+    "Step",
+    "StepTask",
     "Task",
     "TaskCancelled",
     "TaskFailed",
@@ -66,4 +80,10 @@ __all__ = [
     "UnsupportedMediaType",
     "WaitTimeout",
     "Worker",
+    "Workflow",
+    "WorkflowCancelled",
+    "WorkflowFailed",
+    "WorkflowPaused",
+    "WorkflowTimeout",
+    "Workflows",
 ]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,26 +15,25 @@ import httpx
 
 from imageloom import __version__
 from imageloom.client import _io_async as _io
+from imageloom.client._common_async import download, follow, image_url, upload, with_uploads
 from imageloom.client._connection_async import AsyncConnection
 from imageloom.client._env import read_environment
 from imageloom.client._errors import (
-    ConnectionFailed,
     ImageloomError,
     TaskCancelled,
     TaskFailed,
-    Unavailable,
     WaitTimeout,
 )
-from imageloom.client._files import Source, is_url, prepare_upload, save
+from imageloom.client._files import Source
 from imageloom.client._requests import (
     Loras,
     generation_body,
+    given,
     headers_for,
     new_key,
     normalized_base,
     query,
     task_path,
-    upload_key,
 )
 from imageloom.client._retry import RetryPolicy
 from imageloom.client._types import (
@@ -46,7 +44,6 @@ from imageloom.client._types import (
     Queue,
     TaskData,
     Worker,
-    file_from,
     items_from,
     model_from,
     page_from,
@@ -54,11 +51,9 @@ from imageloom.client._types import (
     task_raw,
     worker_from,
 )
+from imageloom.client._workflows_async import AsyncWorkflows
 
 DEFAULT_URL = "http://127.0.0.1:9000"
-_POLL_GROWTH = 1.2  # 0.25 s becomes 2 s after 12 polls, about 10 s into a task
-_LONGEST_POLL = 2.0
-_PATIENCE = 60.0  # a server takes up to 30 s to stop, and some to start: a task outlives both
 
 
 class AsyncTask(TaskData):
@@ -105,29 +100,16 @@ class AsyncTask(TaskData):
         >>> [image.seed for image in task.output.images]
         [7, 8]
         """
-        if poll <= 0:
-            raise ValueError(f"poll is {poll}; it must be above 0 seconds")
-        clock = self._connection.clock
-        answered = clock()
-        deadline = math.inf if timeout is None else answered + timeout
-        pause = poll
-        while True:
+
+        def over() -> bool:
             if progress is not None:
                 progress(self)
-            if self.done:
-                self._require_completed()
-                return self
-            remaining = deadline - clock()
-            if remaining <= 0:
-                raise WaitTimeout(self, seconds=timeout or 0.0)
-            await self._connection.sleep(min(pause, remaining))
-            pause = min(pause * _POLL_GROWTH, max(poll, _LONGEST_POLL))
-            try:
-                await self.refresh()
-                answered = clock()
-            except (ConnectionFailed, Unavailable):
-                if clock() - answered > _PATIENCE:
-                    raise
+            return self.done
+
+        if not await follow(self._connection, self.refresh, over=over, timeout=timeout, poll=poll):
+            raise WaitTimeout(self, seconds=timeout or 0.0)
+        self._require_completed()
+        return self
 
     async def cancel(self) -> Self:
         """Cancel the task, pending or running, and return it; repeating it is harmless.
@@ -166,20 +148,8 @@ class AsyncTask(TaskData):
         """
         self._require_completed()
         images = self.output.images if self.output else []
-        paths: list[Path] = []
-        for index, image in enumerate(images):
-            answer = await self._connection.fetch(image.url)
-            path = await _io.blocking(
-                save,
-                answer.content,
-                folder=Path(folder),
-                stem=f"output_{index}",
-                media_type=answer.headers.get("Content-Type"),
-            )
-            paths.append(path)
-            if progress is not None:
-                progress(len(paths), len(images))
-        return paths
+        files = [(f"output_{index}", image.url) for index, image in enumerate(images)]
+        return await download(self._connection, files, folder=Path(folder), progress=progress)
 
     def _require_completed(self) -> None:
         match self.status:
@@ -293,14 +263,12 @@ class AsyncClient:
         'pending'
         """
         key = idempotency_key or new_key()
-        image_url: str | None = None
-        if isinstance(image, str) and is_url(image):
-            image_url = image
-        elif image is not None:
-            image_url = (await self._upload(image, key=upload_key(key))).url
+        input_image_url = (
+            None if image is None else await image_url(self._connection, image, key=key)
+        )
         body = generation_body(
             prompt=prompt,
-            input_image_url=image_url,
+            input_image_url=input_image_url,
             negative_prompt=negative_prompt,
             strength=strength,
             num_outputs=num_outputs,
@@ -316,6 +284,47 @@ class AsyncClient:
         return await self._connection.call(
             "POST", "/tasks/generation", body=body, key=key, read=self._task
         )
+
+    async def process(
+        self,
+        operation: str,
+        *,
+        image: Source | None = None,
+        images: Sequence[Source] | None = None,
+        idempotency_key: str | None = None,
+        **params: Any,
+    ) -> AsyncTask:
+        """Create a processing task and return it; `wait` for its images.
+
+        `operation` is upscale, remove-background, replace-background, resize, crop, convert or
+        adjust. Give `image` or `images`: URLs, or local files or bytes, which are uploaded first.
+        `params` are those of the operation, by their names in the API, such as `scale=4`; a path
+        object or bytes among them, such as `background_image_url=Path("studio.jpg")`, is uploaded
+        too.
+
+        Raises: InvalidParams, `param` naming what is wrong; OSError when a file cannot be read.
+
+        >>> task = await client.process("upscale", image="https://example.com/dress.jpg", scale=4)
+        >>> task.type
+        'processing'
+        """
+        key = idempotency_key or new_key()
+        body = {"operation": operation, **await with_uploads(self._connection, params, key=key)}
+        if image is not None:
+            body["input_image_url"] = await image_url(self._connection, image, key=key)
+        if images is not None:
+            body["input_image_urls"] = [
+                await image_url(self._connection, each, key=f"{key}.{index}")
+                for index, each in enumerate(images)
+            ]
+        return await self._connection.call(
+            "POST", "/tasks/processing", body=given(body), key=key, read=self._task
+        )
+
+    @property
+    def workflows(self) -> AsyncWorkflows:
+        """The verbs that make and find workflows."""
+        return AsyncWorkflows(self._connection)
 
     async def task(self, task_id: str) -> AsyncTask:
         """Return a task by its id.
@@ -383,7 +392,7 @@ class AsyncClient:
         >>> file.size
         17
         """
-        return await self._upload(source, key=new_key())
+        return await upload(self._connection, source, key=new_key())
 
     async def models(self) -> list[Model]:
         """Return the base models and trained adapters that a task may name.
@@ -439,10 +448,6 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.base_url}>"
-
-    async def _upload(self, source: Source, *, key: str) -> File:
-        upload = await _io.blocking(prepare_upload, source)
-        return await self._connection.upload("/files", upload, key=key, read=file_from)
 
     def _task(self, raw: JSON) -> AsyncTask:
         return AsyncTask(self._connection, task_raw(raw))

@@ -17,6 +17,10 @@ ImageloomError
   TaskFailed          the task ended without output; `task.error` says why
   TaskCancelled       somebody cancelled the task
   WaitTimeout         the task goes on; wait for it again
+  WorkflowFailed      a step failed; `resume` redoes what did not complete
+  WorkflowCancelled   somebody cancelled the run
+  WorkflowPaused      it waits for a choice, or for `resume`
+  WorkflowTimeout     the workflow goes on; wait for it again
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     import httpx
 
     from imageloom.client._types import TaskData
+    from imageloom.client._workflow_types import WorkflowData
 
 
 class ImageloomError(Exception):
@@ -140,11 +145,59 @@ class WaitTimeout(ImageloomError):
         self.task = task
 
 
+class WorkflowFailed(ImageloomError):
+    """A step failed. `workflow` is as it stands, `steps` are the failed ones with their `error`."""
+
+    def __init__(self, workflow: WorkflowData) -> None:
+        self.workflow = workflow
+        self.steps = [step for step in workflow.steps if step.status == "failed"]
+        reasons = [f"step {step.name!r}: {step.error or 'no reason given'}" for step in self.steps]
+        super().__init__(
+            f"workflow {workflow.id} failed: "
+            + ("; ".join(reasons) or workflow.error or "no reason given")
+        )
+
+
+class WorkflowCancelled(ImageloomError):
+    """Somebody cancelled the run, or an approval whose time was over did."""
+
+    def __init__(self, workflow: WorkflowData) -> None:
+        super().__init__(f"workflow {workflow.id} was cancelled")
+        self.workflow = workflow
+
+
+class WorkflowPaused(ImageloomError):
+    """It goes on by `workflow.resume` only.
+
+    `steps` are the approvals that wait, each with its `candidates`; none when it was paused by a
+    request.
+    """
+
+    def __init__(self, workflow: WorkflowData) -> None:
+        self.workflow = workflow
+        self.steps = workflow.waiting
+        names = ", ".join(repr(step.name) for step in self.steps)
+        super().__init__(
+            f"workflow {workflow.id} waits for a choice at {names}: resume it with select=[…]"
+            if self.steps
+            else f"workflow {workflow.id} is paused: resume it"
+        )
+
+
+class WorkflowTimeout(ImageloomError):
+    """The time given to `wait` is over. The workflow itself goes on."""
+
+    def __init__(self, workflow: WorkflowData, *, seconds: float) -> None:
+        super().__init__(f"workflow {workflow.id} is still {workflow.status} after {seconds:g} s")
+        self.workflow = workflow
+
+
 _BY_TYPE: dict[str, type[APIError]] = {
     "invalid_params": InvalidParams,
     "unknown_task_type": InvalidParams,
     "unknown_model": InvalidParams,
     "invalid_input": InvalidParams,
+    "workflow_invalid": InvalidParams,
     "idempotency_key_reused": InvalidParams,
     "unauthorized": Unauthorized,
     "forbidden": Forbidden,

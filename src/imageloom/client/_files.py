@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeGuard
 
 Source = str | os.PathLike[str] | bytes
 
@@ -38,9 +39,9 @@ class Upload:
     open: Callable[[], BinaryIO]
 
 
-def is_url(source: Source) -> bool:
+def is_url(source: Source) -> TypeGuard[str]:
     """Return whether an image argument is a URL rather than a local file."""
-    return isinstance(source, str) and "://" in source
+    return isinstance(source, str) and ("://" in source or source.startswith("data:"))
 
 
 def prepare_upload(source: Source) -> Upload:
@@ -56,6 +57,17 @@ def prepare_upload(source: Source) -> Upload:
     with path.open("rb") as file:
         media_type = sniff(file.read(16))
     return Upload(name=path.name, media_type=media_type, open=lambda: path.open("rb"))
+
+
+def file_stems(names: Iterable[str]) -> list[str]:
+    """Return names that users gave as stems of file names, no two of them the same."""
+    stems: list[str] = []
+    for name in names:
+        stem = re.sub(r"[^\w-]+", "-", name).strip("-") or "step"
+        while stem in stems:
+            stem += "-"
+        stems.append(stem)
+    return stems
 
 
 def save(content: bytes, *, folder: Path, stem: str, media_type: str | None) -> Path:

@@ -89,6 +89,65 @@ def task_path(task_id: str, verb: str = "") -> str:
     return f"/{kind}/{quote(task_id, safe='')}{verb}"
 
 
+def workflow_path(workflow_id: str, run_id: str | None = None, verb: str = "") -> str:
+    """Return the route of a workflow, or of one of its runs.
+
+    Raises: ValueError when an id would name another route.
+    """
+    for id_ in (workflow_id,) if run_id is None else (workflow_id, run_id):
+        if id_.strip() in {"", ".", ".."}:
+            raise ValueError(f"{id_!r} is not the id of a workflow or run")
+    run = "" if run_id is None else f"/runs/{quote(run_id, safe='')}"
+    return f"/workflows/{quote(workflow_id, safe='')}{run}{verb}"
+
+
+def workflow_body(
+    *,
+    name: str,
+    steps: Sequence[Mapping[str, Any]],
+    description: str | None,
+    input: Mapping[str, Any] | None,  # noqa: A002 - the API's own word
+) -> JSON:
+    """Return the body of `POST /workflows`."""
+    return given(
+        {
+            "name": name,
+            "description": description,
+            "steps": [dict(step) for step in steps],
+            "input": None if input is None else dict(input),
+        }
+    )
+
+
+def run_body(
+    input: Mapping[str, Any] | None,  # noqa: A002 - the API's own word
+    *,
+    cache: bool | None,
+    **pictures: object,
+) -> JSON:
+    """Return the body that starts a run; `pictures` join the input.
+
+    Raises: ValueError when the input has one of them already.
+    """
+    joined = given(pictures)
+    for name in joined.keys() & (input or {}).keys():
+        raise ValueError(f"{name} is given twice: as an argument and in input")
+    whole = None if input is None and not joined else {**(input or {}), **joined}
+    return given({"input": whole, "cache": cache})
+
+
+def resume_body(
+    *,
+    select: Sequence[int] | None,
+    edits: Mapping[str, Mapping[str, Any]] | None,
+    step: str | None,
+) -> JSON:
+    """Return the body that resumes a run."""
+    changes = None if edits is None else {name: dict(edit) for name, edit in edits.items()}
+    chosen = None if select is None else list(select)
+    return given({"select": chosen, "edits": changes, "step": step})
+
+
 def generation_body(*, prompt: str, loras: Loras | None, **rest: object) -> JSON:
     """Return the body of `POST /tasks/generation`."""
     adapters: list[Any] | None
@@ -96,18 +155,19 @@ def generation_body(*, prompt: str, loras: Loras | None, **rest: object) -> JSON
         adapters = [{"name": name, "weight": weight} for name, weight in loras.items()]
     else:
         adapters = None if loras is None else [dict(each) for each in loras]
-    return _given({"prompt": prompt, **rest, "loras": adapters})
+    return given({"prompt": prompt, **rest, "loras": adapters})
 
 
 def query(**filters: object) -> dict[str, Any]:
     """Return query parameters; times become RFC 3339 in UTC. A time must be aware."""
     return {
         name: _timestamp(name, value) if isinstance(value, datetime) else value
-        for name, value in _given(filters).items()
+        for name, value in given(filters).items()
     }
 
 
-def _given(values: Mapping[str, object]) -> JSON:
+def given(values: Mapping[str, object]) -> JSON:
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 

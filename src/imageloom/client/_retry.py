@@ -1,8 +1,8 @@
 """When to try a request again, and after how long: one pure function and its numbers.
 
-Every request of this client may safely be sent twice: it reads, or it cancels, or it carries an
-Idempotency-Key under which the server answers with what the first one made. So the question is
-only whether trying again can help.
+Every request of this client may safely be sent twice: it reads, or it brings one thing to a state
+in which it may be already, or it carries an Idempotency-Key under which the server answers with
+what the first one made. So the question is only whether trying again can help.
 """
 
 from __future__ import annotations

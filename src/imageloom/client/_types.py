@@ -20,12 +20,18 @@ _SAID_ONCE = ("type", "created_at", "started_at")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """One picture that a task made. `url` is signed: it needs no key, and it expires."""
+    """One picture that a task made. `url` is signed: it needs no key, and it expires.
+
+    `method` and `confidence` (0 to 1) say how a subject was told from its background, where that
+    was done.
+    """
 
     url: str
     seed: int | None = None
     width: int | None = None
     height: int | None = None
+    method: str | None = None
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +155,7 @@ class TaskData:
     @property
     def queue_position(self) -> int | None:
         """How many tasks are ahead of a pending one; 0 is next."""
-        return _integer(self.raw.get("queue_position"))
+        return integer(self.raw.get("queue_position"))
 
     @property
     def error(self) -> str | None:
@@ -166,18 +172,14 @@ class TaskData:
         return ErrorDetail(
             code=str(detail.get("code") or ""),
             retryable=detail.get("retryable") is True,
-            attempt=_integer(detail.get("attempt")),
+            attempt=integer(detail.get("attempt")),
             param=detail.get("param"),
         )
 
     @property
     def output(self) -> Output | None:
         """What the task made; None while it has made nothing."""
-        output = self.raw.get("output")
-        if not isinstance(output, dict):
-            return None
-        images = [_image(each) for each in output.get("images") or () if each.get("url")]
-        return Output(images=images, raw=output)
+        return output_from(self.raw.get("output"))
 
     @property
     def created_at(self) -> datetime | None:
@@ -236,7 +238,7 @@ def file_from(raw: JSON) -> File:
     return File(
         id=str(raw["id"]),
         url=str(raw["url"]),
-        size=_integer(raw.get("size")),
+        size=integer(raw.get("size")),
         media_type=raw.get("media_type"),
         sha256=raw.get("sha256"),
         expires_at=moment(raw.get("expires_at")),
@@ -253,9 +255,9 @@ def queue_from(raw: JSON) -> Queue:
     """Return a queue from an item of the list."""
     return Queue(
         name=str(raw["name"]),
-        pending=_integer(raw.get("pending")) or 0,
-        running=_integer(raw.get("running")) or 0,
-        workers=_integer(raw.get("workers")) or 0,
+        pending=integer(raw.get("pending")) or 0,
+        running=integer(raw.get("running")) or 0,
+        workers=integer(raw.get("workers")) or 0,
         raw=raw,
     )
 
@@ -271,14 +273,26 @@ def worker_from(raw: JSON) -> Worker:
     )
 
 
-def _image(raw: JSON) -> Image:
+def output_from(raw: object) -> Output | None:
+    """Return what a task or step made; None where it has made nothing."""
+    if not isinstance(raw, dict):
+        return None
+    images = [image_from(each) for each in raw.get("images") or () if each.get("url")]
+    return Output(images=images, raw=raw)
+
+
+def image_from(raw: JSON) -> Image:
+    """Return a picture from its answer."""
     return Image(
         url=str(raw["url"]),
-        seed=_integer(raw.get("seed")),
-        width=_integer(raw.get("width")),
-        height=_integer(raw.get("height")),
+        seed=integer(raw.get("seed")),
+        width=integer(raw.get("width")),
+        height=integer(raw.get("height")),
+        method=raw.get("method"),
+        confidence=raw.get("confidence"),
     )
 
 
-def _integer(value: object) -> int | None:
+def integer(value: object) -> int | None:
+    """Return a whole number; None for anything else."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -231,8 +231,11 @@ async def test_a_thousand_diamonds_start_their_last_step_exactly_once(
     assert queued == 2000
 
 
-async def test_what_a_settlement_starts_is_undone_with_it(
-    api: httpx.AsyncClient, services: Services, monkeypatch: pytest.MonkeyPatch
+async def test_what_a_settlement_starts_is_undone_with_it_and_never_told(
+    api: httpx.AsyncClient,
+    services: Services,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     workflow = await started(api, *STEPS)
     (task,) = await tasks_of(services, workflow)
@@ -246,7 +249,9 @@ async def test_what_a_settlement_starts_is_undone_with_it(
         with pytest.raises(ConnectionError):
             await end(services, claimed)
     assert [each.status for each in await tasks_of(services, workflow)] == [Status.RUNNING]
+    assert "settled" not in capsys.readouterr().out
     await end(services, claimed)
+    assert capsys.readouterr().out.count("settled") == 1
     assert len(await tasks_of(services, workflow)) == 5
 
 

@@ -7,6 +7,7 @@ sees that both have ended, and starts what waits for both: once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -33,7 +34,7 @@ from imageloom.domain.workflow import (
     unreachable_steps,
 )
 from imageloom.store import runs, tasks
-from imageloom.store.pool import Connection
+from imageloom.store.pool import Connection, after_commit
 from imageloom.task_types.registry import get_task_type
 
 _log = structlog.get_logger("imageloom.workflow")
@@ -73,7 +74,8 @@ async def advance(services: Services, conn: Connection, run: Run) -> Run:
     status = status_of_run(steps, held=run.held)
     if status is run.status:
         return run
-    _log.info("run", run_id=run.id, workflow_id=run.workflow_id, status=status.value)
+    said = {"run_id": run.id, "workflow_id": run.workflow_id, "status": status.value}
+    after_commit(partial(_log.info, "run", **said))
     error = _error_of(steps) if status is RunStatus.FAILED else None
     held = run.held and not status.over
     return await runs.write_run_status(conn, run.id, status, held=held, error=error)

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -19,7 +20,7 @@ from imageloom.core.submit import enqueue
 from imageloom.domain.tasks import Lost, Status, Task
 from imageloom.storage.keys import attempt_prefix
 from imageloom.store import tasks
-from imageloom.store.pool import Connection, transaction
+from imageloom.store.pool import Connection, after_commit, transaction
 from imageloom.store.queue import drop_job
 
 _log = structlog.get_logger("imageloom.recover")
@@ -92,7 +93,8 @@ async def recover_orphans(services: Services) -> int:
 
 async def _take_back(services: Services, conn: Connection, task: Task, *, reason: str) -> None:
     """Settle a live task's attempt as lost, or queue again what was never claimed."""
-    _log.warning("recovered", task_id=task.id, attempt=task.attempt, reason=reason)
+    said = {"task_id": task.id, "attempt": task.attempt, "reason": reason}
+    after_commit(partial(_log.warning, "recovered", **said))
     if task.status is Status.RUNNING:
         await settle_in(services, conn, task.id, attempt=task.attempt, outcome=Lost(reason=reason))
         return

@@ -7,6 +7,8 @@ so does every step of a workflow whose turn it is when its last task ends.
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
 from imageloom.core.advance import is_held, task_ended
@@ -14,7 +16,7 @@ from imageloom.core.services import Services
 from imageloom.domain.retry import decide
 from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
 from imageloom.store import tasks
-from imageloom.store.pool import Connection, transaction
+from imageloom.store.pool import Connection, after_commit, transaction
 
 _log = structlog.get_logger("imageloom.task")
 
@@ -57,14 +59,17 @@ async def settle_in(
     settled = await tasks.write_decision(
         conn, task_id, attempt=attempt, decision=decision, job_id=job_id
     )
-    _log.info(
-        "settled",
-        task_id=task_id,
-        attempt=attempt,
-        task_type=task.type,
-        outcome=type(outcome).__name__.lower(),
-        status=decision.status.value,
-        code=decision.error_detail.code if decision.error_detail else None,
+    after_commit(
+        partial(
+            _log.info,
+            "settled",
+            task_id=task_id,
+            attempt=attempt,
+            task_type=task.type,
+            outcome=type(outcome).__name__.lower(),
+            status=decision.status.value,
+            code=decision.error_detail.code if decision.error_detail else None,
+        )
     )
     if settled is not None and settled.status.terminal:
         await task_ended(services, conn, settled)

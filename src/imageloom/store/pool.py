@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import psycopg
@@ -18,6 +19,8 @@ from imageloom.domain.errors import StoreUnavailable
 
 Connection = psycopg.AsyncConnection[DictRow]
 Pool = AsyncConnectionPool[Connection]
+
+_after_commit: ContextVar[list[Callable[[], None]]] = ContextVar("after_commit")
 
 # A database that is paused keeps its connections and says nothing; TCP sees no fault in that.
 CHECK_TIMEOUT = 2.0  # seconds for "are you there", asked before every use of a connection
@@ -68,9 +71,12 @@ async def open_pool(
 async def transaction(pool: Pool, *, wait: float | None = None) -> AsyncIterator[Connection]:
     """Yield a connection inside one transaction: committed at the end, rolled back on an error.
 
+    What was asked for by `after_commit` is done once it is committed, and only then.
     Raises: StoreUnavailable where the database is away for longer than the pool waits, or goes away
     meanwhile.
     """
+    asked: list[Callable[[], None]] = []
+    token = _after_commit.set(asked)
     try:
         async with pool.connection(timeout=wait) as conn:
             with _hung_up_after(TRANSACTION_TIMEOUT, conn):
@@ -82,6 +88,19 @@ async def transaction(pool: Pool, *, wait: float | None = None) -> AsyncIterator
         if isinstance(exc.__cause__, psycopg.OperationalError):
             raise StoreUnavailable("the database does not answer") from exc
         raise
+    finally:
+        _after_commit.reset(token)
+    for act in asked:
+        act()
+
+
+def after_commit(act: Callable[[], None]) -> None:
+    """Do `act` when the transaction around has committed; never where it is rolled back.
+
+    A log that tells of what did not happen is worse than none.
+    Raises: LookupError outside of a transaction.
+    """
+    _after_commit.get().append(act)
 
 
 async def _check(conn: Connection) -> None:

@@ -159,6 +159,11 @@ def test_residency_keeps_what_fits_and_evicts_the_least_recently_used(
     assert residency.names() == ("other",)
 
 
+def test_a_folder_draws_at_the_side_that_its_network_was_made_for() -> None:
+    folder = locate(TINY)
+    assert describe_folder(folder, name="mine").default_size == TINY.native_size
+
+
 def test_a_model_that_is_not_here_names_the_command_that_gets_it() -> None:
     missing = next(model for model in BUILTIN if model.name == "sd-xl-base")
     with pytest.raises(ModelNotInstalled, match="imageloom models pull sd-xl-base"):

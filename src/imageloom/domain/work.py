@@ -5,7 +5,7 @@ Values that cross the pipe inside a `Run` message, so they are made and read wit
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,15 @@ class InputImage(msgspec.Struct, frozen=True, kw_only=True):
     alpha: bytes | None = None
 
 
+class LoraUse(msgspec.Struct, frozen=True, kw_only=True):
+    """One adapter of a generation task: a local safetensors file, and how strongly it acts."""
+
+    name: str
+    path: str
+    sha256: str
+    weight: float
+
+
 class GenerationWork(msgspec.Struct, frozen=True, kw_only=True):
     """What the device needs for one generation task. `width` and `height` are what it draws."""
 
@@ -34,6 +43,7 @@ class GenerationWork(msgspec.Struct, frozen=True, kw_only=True):
     strength: float
     seeds: tuple[int, ...]
     image: InputImage | None
+    loras: tuple[LoraUse, ...] = ()
 
 
 class ProcessingWork(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,3 +58,41 @@ class ProcessingWork(msgspec.Struct, frozen=True, kw_only=True):
     model: Model | None
     image: InputImage
     background: InputImage | None = None
+
+
+class TrainingPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture of a data set: a local file, upright RGB, already checked."""
+
+    path: str
+    caption: str
+    held_out: bool = False
+
+
+class TrainingWork(msgspec.Struct, frozen=True, kw_only=True):
+    """What the device needs for one training. Numbers are of optimiser steps.
+
+    `folder` is the attempt's own: checkpoints are written there. `resume` is a checkpoint of an
+    earlier attempt to go on from.
+    """
+
+    model: Model
+    pictures: tuple[TrainingPicture, ...]
+    epochs: int
+    learning_rate: float
+    batch_size: int
+    gradient_accumulation: int
+    rank: int
+    alpha: float
+    resolution: int
+    seed: int
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: int
+    min_snr_gamma: float | None
+    noise_offset: float
+    flip: bool
+    text_encoders: bool
+    checkpoint_every: int
+    sample_prompts: tuple[str, ...]
+    layout: Literal["diffusers", "kohya"]
+    folder: str
+    resume: str | None = None

@@ -33,9 +33,23 @@ def describe_folder(folder: Path, *, name: str) -> Model:
         family=family,
         licence="as its owner says",
         description=f"{class_name} from a local folder",
-        default_size=size,
+        default_size=_drawn_side(folder) or size,
         size_bytes=sum(path.stat().st_size for path in folder.glob("*/*.safetensors")),
     )
+
+
+def _drawn_side(folder: Path) -> int | None:
+    """Return the side in pixels that a UNet was made for, None where its configs do not say.
+
+    Its latents' side, doubled by each level of the VAE but the first.
+    """
+    try:
+        unet = json.loads((folder / "unet" / "config.json").read_text("utf-8"))
+        vae = json.loads((folder / "vae" / "config.json").read_text("utf-8"))
+        side = int(unet["sample_size"] * 2 ** (len(vae["block_out_channels"]) - 1))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return side if 64 <= side <= 2048 and side % 8 == 0 else None
 
 
 def check_swin2sr(folder: Path, *, name: str) -> int:

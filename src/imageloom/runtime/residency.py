@@ -29,7 +29,7 @@ class Residency:
     """Loaded models by catalog entry, at most `device.budget()` bytes of weights together."""
 
     def __init__(self, device: TorchDevice) -> None:
-        self._device = device
+        self.device = device
         self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
 
     def get(self, model: Model, load: Callable[[Model, TorchDevice], L]) -> L:
@@ -41,7 +41,7 @@ class Residency:
         """
         if model not in self._loaded:
             self._make_room(model.size_bytes)
-            loaded = load(model, self._device)
+            loaded = load(model, self.device)
             self._loaded[model] = loaded
             _log.info("loaded", model=model.name, weight_bytes=loaded.weight_bytes)
         self._loaded.move_to_end(model)
@@ -54,12 +54,12 @@ class Residency:
     def release_memory(self) -> None:
         """Give cached blocks back to the device, as after an out-of-memory failure."""
         gc.collect()
-        if self._device.device.type == "cuda":
+        if self.device.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _make_room(self, needed: int) -> None:
         used = sum(loaded.weight_bytes for loaded in self._loaded.values())
-        while self._loaded and used + needed > self._device.budget():
+        while self._loaded and used + needed > self.device.budget():
             model, loaded = self._loaded.popitem(last=False)
             used -= loaded.weight_bytes
             _log.info("evicted", model=model.name, weight_bytes=loaded.weight_bytes)

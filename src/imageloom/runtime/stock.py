@@ -21,10 +21,37 @@ from imageloom.domain.catalog import Model
 from imageloom.domain.errors import BadWeights, InvalidParams
 from imageloom.domain.work import GenerationWork, InputImage
 from imageloom.images import Picture
+from imageloom.runtime.adapter_use import PipelineAdapters, applied
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.weights import locate
 
 BetweenSteps = Callable[[float], None]
+
+
+def load_pipeline(model: Model, device: TorchDevice) -> Any:
+    """Return diffusers' pipeline of local weights on the device, a copy of the caller's own.
+
+    Raises: ModelNotInstalled, BadWeights.
+    """
+    folder = locate(model)
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    try:
+        pipeline = AutoPipelineForText2Image.from_pretrained(
+            folder,
+            dtype=device.dtype,
+            variant=model.variant,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError) as exc:
+        raise BadWeights(
+            f"the weights of the model {model.name!r} cannot be loaded: {type(exc).__name__}; "
+            "the worker's log has the details"
+        ) from exc
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device.device)
 
 
 class StockPipeline:
@@ -34,42 +61,28 @@ class StockPipeline:
         self._model = model
         self._text_to_image = text_to_image
         self._image_to_image: Any | None = None
-        self.weight_bytes = sum(
+        self._adapters = PipelineAdapters(text_to_image, model_name=model.name)
+        self._base_bytes = sum(
             parameter.numel() * parameter.element_size()
             for component in text_to_image.components.values()
             if isinstance(component, torch.nn.Module)
             for parameter in component.parameters()
         )
+        self.weight_bytes = self._base_bytes
 
     @classmethod
     def load(cls, model: Model, device: TorchDevice) -> Self:
         """Read local weights onto the device. Raises: ModelNotInstalled, BadWeights."""
-        folder = locate(model)
-        diffusers_logging.set_verbosity_error()
-        diffusers_logging.disable_progress_bar()
-        transformers_logging.disable_progress_bar()
-        try:
-            pipeline = AutoPipelineForText2Image.from_pretrained(
-                folder,
-                dtype=device.dtype,
-                variant=model.variant,
-                use_safetensors=True,
-                local_files_only=True,
-            )
-        except (OSError, ValueError, KeyError) as exc:
-            raise BadWeights(
-                f"the weights of the model {model.name!r} cannot be loaded: {type(exc).__name__}; "
-                "the worker's log has the details"
-            ) from exc
-        pipeline.set_progress_bar_config(disable=True)
-        return cls(model, pipeline.to(device.device))
+        return cls(model, load_pipeline(model, device))
 
     def draw(self, work: GenerationWork, *, seed: int, between_steps: BetweenSteps) -> Picture:
         """Draw one picture of `work` with that seed.
 
         `between_steps` gets the share of this picture that is done, 0 to 1, after every denoising
         step; what it raises ends the picture. Same work, seed, device and versions: same bytes.
-        Raises: InvalidParams where the family cannot do what was asked.
+        Adapters act on this picture alone; they stay in memory for the next one.
+        Raises: InvalidParams where the family cannot do what was asked; BadWeights where an
+        adapter cannot be used.
         """
         pipeline, arguments = self._arguments(work)
         accepted = inspect.signature(pipeline.__call__).parameters
@@ -85,13 +98,16 @@ class StockPipeline:
             between_steps((step + 1) / max(1, pipe.num_timesteps))
             return tensors  # diffusers pops from it: None would raise
 
-        result = pipeline(
-            **{name: value for name, value in arguments.items() if name in accepted},
-            # On the CPU whatever the device, so that a seed means the same noise everywhere.
-            generator=torch.Generator("cpu").manual_seed(seed),
-            callback_on_step_end=after_step,
-            output_type="pil",
-        )
+        adapters = self._adapters.load(work.loras)
+        self.weight_bytes = self._base_bytes + self._adapters.weight_bytes
+        with applied(adapters):
+            result = pipeline(
+                **{name: value for name, value in arguments.items() if name in accepted},
+                # On the CPU whatever the device, so that a seed means the same noise everywhere.
+                generator=torch.Generator("cpu").manual_seed(seed),
+                callback_on_step_end=after_step,
+                output_type="pil",
+            )
         image = result.images[0].convert("RGB")
         return Picture(width=image.width, height=image.height, rgb=image.tobytes())
 

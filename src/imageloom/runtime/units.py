@@ -40,3 +40,28 @@ class Attempt(Protocol):
         `method` and `confidence` (0 to 1) say how a subject was told from its background.
         """
         ...
+
+    def report_step(
+        self,
+        *,
+        step: int,
+        steps: int,
+        epoch: int,
+        loss: float,
+        learning_rate: float,
+        images_per_second: float,
+    ) -> None:
+        """Tell how a training goes, after each of its optimiser steps, from 1 to `steps`."""
+        ...
+
+    def report_checkpoint(
+        self,
+        *,
+        step: int,
+        path: str,
+        adapter_path: str,
+        held_out_loss: float | None,
+        last: bool,
+    ) -> None:
+        """Tell that a training can go on from the file at `path`; both files are complete."""
+        ...

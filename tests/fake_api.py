@@ -1,11 +1,13 @@
 """A small server that speaks the HTTP contract, for tests of the client: no network, no time.
 
 Each time a task is read it goes one state further: pending, running at half, completed. Each
-time a run is read its running steps complete and the next ones begin.
+time a run is read its running steps complete and the next ones begin. A training is read as
+pending, running without a loss, running with one, completed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable
@@ -23,6 +25,7 @@ BASE = "http://imageloom.test"
 KEY = "il_test_key"
 CDN = "https://cdn.test"
 JPEG = b"\xff\xd8\xff\xe0 a picture"
+ADAPTER = b"the bytes of an adapter"
 GENERATION = frozenset(
     {
         "prompt",
@@ -73,6 +76,7 @@ class FakeServer:
         self.images: dict[str, httpx.Response] = {}
         self.ends: dict[str, Any] = {"status": "completed"}
         self.workflows = FakeWorkflows()
+        self.trainings = FakeTrainings()
         self._ids = itertools.count(1)
         self._made: dict[str, tuple[bytes, dict[str, Any]]] = {}
 
@@ -126,6 +130,12 @@ class FakeServer:
                 return self._once(request, partial(self.workflows, request))
             case _, ["workflows", *_]:
                 return self.workflows(request)
+            case "POST", ["training"]:
+                return self._once(request, partial(self.trainings, request))
+            case _, ["training", *rest] if rest[0] not in self.tasks:
+                return self.trainings(request)
+            case "DELETE", ["models", name]:
+                return self.trainings.retire(name)
             case "POST", ["files"]:
                 return self._once(request, partial(self._upload, request))
             case "GET", ["tasks"]:
@@ -137,7 +147,8 @@ class FakeServer:
                 return self._cancel(self.tasks[id_])
             case "GET", ["models"]:
                 model = {"name": "imageloom-tiny", "kind": "model"}
-                return listing([model])
+                adapters = self.trainings.adapters.values()
+                return listing([model, *({"kind": "adapter", **each} for each in adapters)])
             case "GET", ["monitoring", "queues"]:
                 queue = {"name": "generation", "pending": 12, "running": 8, "workers": 10}
                 return httpx.Response(200, json={"queues": [queue]})
@@ -224,6 +235,8 @@ class FakeServer:
     def _image(self, request: httpx.Request) -> httpx.Response:
         name = request.url.path.rpartition("/")[2]
         jpeg = httpx.Response(200, content=JPEG, headers={"Content-Type": "image/jpeg"})
+        if name == "adapter":
+            jpeg = httpx.Response(200, content=ADAPTER)
         return self.images.get(name, jpeg)
 
 
@@ -414,6 +427,132 @@ class FakeWorkflows:
             run["status"] = "paused" if "paused" in statuses else "running"
 
 
+class FakeTrainings:
+    """The routes below `/training`: each has `STEPS` steps and is at its end when read thrice.
+
+    `ends` is how it ends; `report` what preflight answers; `failing` makes the losses fail.
+    """
+
+    STEPS = 8
+
+    def __init__(self) -> None:
+        self.bodies: dict[str, dict[str, Any]] = {}
+        self.trainings: dict[str, dict[str, Any]] = {}
+        self.adapters: dict[str, dict[str, Any]] = {}
+        self.ends: dict[str, Any] = {"status": "completed", "progress": 1.0}
+        self.report: dict[str, Any] = {
+            "usable": 4,
+            "pictures": [
+                {"name": f"{index}.jpg", "caption": "sks", "width": 64, "height": 64}
+                for index in range(4)
+            ],
+            "problems": [{"name": "tiny.png", "kind": "tiny", "message": "is 8 x 8 pixels"}],
+            "buckets": {"64x64": 3, "48x80": 1},
+            "estimate": {"steps": 240, "seconds": 95.0, "memory_bytes": 1_200_000_000},
+        }
+        self.preflights: list[dict[str, Any]] = []
+        self.failing: list[httpx.Response] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v1/training").strip("/")
+        body = json.loads(request.content) if request.content else {}
+        match request.method, path.split("/"):
+            case "POST", [""]:
+                return self._create(body)
+            case "POST", ["preflight"]:
+                self.preflights.append(body)
+                return httpx.Response(200, json=self.report)
+            case "GET", [id_] if id_ in self.trainings:
+                self._advance(self.trainings[id_])
+                return httpx.Response(200, json=self.trainings[id_])
+            case "GET", [id_, "losses"] if id_ in self.trainings:
+                return self.failing.pop(0) if self.failing else self._losses(id_)
+            case "POST", [id_, "cancel"] if id_ in self.trainings:
+                return self._cancel(self.trainings[id_], body)
+            case _:
+                return refusal(404, "not_found", f"there is no training {path}")
+
+    def retire(self, name: str) -> httpx.Response:
+        if self.adapters.pop(name, None) is None:
+            return refusal(404, "not_found", f"there is no adapter {name}")
+        return httpx.Response(200, json={"name": name, "retired": True})
+
+    def _create(self, body: dict[str, Any]) -> httpx.Response:
+        config = body.get("config", {})
+        for name in body.keys() - {"dataset_url", "base_model", "output_name", "config"}:
+            return refusal(422, "invalid_params", f"unknown field {name}", param=name)
+        if body["output_name"] in self.adapters and not config.get("version"):
+            return refusal(409, "conflict", "the name is taken", param="output_name")
+        id_ = f"train_{len(self.trainings) + 1}"
+        self.bodies[id_] = body
+        metrics = {"current_epoch": 0, "epochs": 2, "step": 0, "steps": None, "loss": None}
+        self.trainings[id_] = {
+            "id": id_,
+            "type": "training",
+            "status": "pending",
+            "progress": 0.0,
+            "created_at": "2024-01-15T10:30:00Z",
+            "params": body,
+            "output": {"metrics": metrics, "samples": [], "adapter": None},
+        }
+        return httpx.Response(201, json=self.trainings[id_])
+
+    def _advance(self, training: dict[str, Any]) -> None:
+        output = training["output"]
+        if training["status"] == "pending":
+            training |= {"status": "running", "started_at": "2024-01-15T10:30:05Z"}
+        elif training["status"] == "running" and output["metrics"]["step"] == 0:
+            training["progress"] = 1 / self.STEPS
+            output["metrics"] |= self._metrics(step=1)
+        elif training["status"] == "running":
+            output["metrics"] |= self._metrics(step=self.STEPS)
+            training |= {"completed_at": "2024-01-15T10:31:00Z"} | self.ends
+            sample = pictures(1)[0] | {"step": self.STEPS, "prompt": "a photo of sks"}
+            output["samples"] = [sample]
+            if training["status"] == "completed":
+                output["adapter"] = self._publish(training)
+
+    def _metrics(self, *, step: int) -> dict[str, Any]:
+        return {
+            "current_epoch": 1 if step < self.STEPS else 2,
+            "step": step,
+            "steps": self.STEPS,
+            "loss": loss_at(step),
+            "learning_rate": 0.002,
+            "images_per_second": 3.25,
+            "eta_seconds": float(self.STEPS - step) * 12,
+            "held_out_loss": 0.25 if step == self.STEPS else None,
+        }
+
+    def _losses(self, id_: str) -> httpx.Response:
+        last = self.trainings[id_]["output"]["metrics"]["step"]
+        items = [
+            {"step": step, "loss": loss_at(step), "learning_rate": 0.002}
+            for step in range(1, last + 1)
+        ]
+        return httpx.Response(200, json={"items": items})
+
+    def _publish(self, training: dict[str, Any]) -> dict[str, Any]:
+        name = training["params"]["output_name"]
+        adapter = {
+            "name": name,
+            "version": self.adapters.get(name, {"version": 0})["version"] + 1,
+            "base_model": training["params"].get("base_model", "imageloom-tiny"),
+            "url": f"{CDN}/adapter?signature=abc",
+            "sha256": hashlib.sha256(ADAPTER).hexdigest(),
+        }
+        self.adapters[name] = adapter
+        return adapter
+
+    def _cancel(self, training: dict[str, Any], body: dict[str, Any]) -> httpx.Response:
+        if training["status"] in {"completed", "failed"}:
+            return refusal(409, "conflict", f"the training is {training['status']}")
+        training["status"] = "cancelled"
+        if body.get("keep") and training["output"]["metrics"]["step"]:
+            training["output"]["adapter"] = self._publish(training)
+        return httpx.Response(200, json=training)
+
+
 def _new_step(written: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": written["name"],
@@ -454,6 +593,10 @@ def _complete(
 def _without_tasks(run: dict[str, Any]) -> dict[str, Any]:
     steps = [{name: step[name] for name in step if name != "tasks"} for step in run["steps"]]
     return run | {"steps": steps}
+
+
+def loss_at(step: int) -> float:
+    return round(1 / step, 4)
 
 
 def pictures(count: int) -> list[dict[str, Any]]:

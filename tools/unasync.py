@@ -16,6 +16,7 @@ CLIENT = Path(__file__).resolve().parents[1] / "src" / "imageloom" / "client"
 HALVES = {
     "_connection_async.py": "_connection_sync.py",
     "_common_async.py": "_common_sync.py",
+    "_training_async.py": "_training_sync.py",
     "_workflows_async.py": "_workflows_sync.py",
     "_async.py": "_sync.py",
 }
@@ -29,13 +30,17 @@ RULES = [
         (r"\basync (def|with|for)\b", r"\1"),
         (r"\bawait ", ""),
         (r"\bAsync([A-Z]\w*)", r"\1"),
-        (r"\b_(io|connection|common|workflows)_async\b", r"_\1_sync"),
+        (r"\b_(io|connection|common|training|workflows)_async\b", r"_\1_sync"),
         (r"\b__a(enter|exit)__\b", r"__\1__"),
         (r"\baclose\b", "close"),
         (r" +# noqa: ASYNC\d+ .*", ""),
         (
             r"\A\"\"\"Workflows, asynchronous; .*",
             '"""Workflows, synchronous: the same methods as the asynchronous ones."""',
+        ),
+        (
+            r"\A\"\"\"Training, asynchronous; .*",
+            '"""Training, synchronous: the same methods as the asynchronous ones."""',
         ),
         (
             r"\A\"\"\"The client, asynchronous; .*",

@@ -89,6 +89,11 @@ def picture(text: str, *, folder: Path = Path()) -> str | Path:
     return folder / Path(text).expanduser()
 
 
+def is_training(id_: str) -> bool:
+    """Return whether an id is that of a training rather than of another task."""
+    return id_.startswith("train_")
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False))
@@ -115,6 +120,8 @@ def _advice(exc: ImageloomError) -> str:
             return "; give --api-key or set IMAGELOOM_API_KEY"
         case ConnectionFailed():
             return "; is the server running? --url or IMAGELOOM_URL say where"
+        case WaitTimeout() if is_training(exc.task.id):
+            return f"; it goes on: imageloom train {exc.task.id}"
         case WaitTimeout():
             return f"; it goes on: imageloom tasks result {exc.task.id}"
         case WorkflowFailed():

@@ -30,3 +30,23 @@ def print_rows(columns: Sequence[str], rows: Iterable[tuple[str, ...]]) -> None:
 def shown_time(moment: datetime | None) -> str:
     """Return a time in UTC as a table shows it."""
     return "" if moment is None else moment.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def shown_duration(seconds: float) -> str:
+    """Return a duration as a person says it, such as `2 min 12 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def shown_bytes(count: int) -> str:
+    """Return a number of bytes as a person says it, such as `1.2 GB`."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count / 1000:.1f} kB"

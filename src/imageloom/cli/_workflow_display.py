@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imageloom.cli._client import note, one_line
+from imageloom.cli._rows import shown_duration
 from imageloom.client import Step, Workflow
 
 SIGNS = {
@@ -117,11 +118,15 @@ def told(step: Step) -> str:
         case "running":
             return f"running {step.progress:.0%}"
         case "completed" if step.cache == "hit":
-            saved = "" if step.seconds_saved is None else f", {_duration(step.seconds_saved)} saved"
+            saved = (
+                ""
+                if step.seconds_saved is None
+                else f", {shown_duration(step.seconds_saved)} saved"
+            )
             return f"cached{saved}"
         case "completed" if step.tasks and step.started_at and step.completed_at:
             seconds = (step.completed_at - step.started_at).total_seconds()
-            return f"completed in {_duration(seconds)}"
+            return f"completed in {shown_duration(seconds)}"
         case "paused":
             return f"waits for a choice of {len(step.candidates)}"
         case "failed" if step.error:
@@ -170,7 +175,7 @@ def _head(workflow: Workflow, *, seconds: float) -> Text:
         (one_line(workflow.name), "bold"),
         "  ",
         (one_line(workflow.status), STYLES.get(workflow.status, "")),
-        f" {workflow.progress:.0%}  {_duration(seconds)}  ",
+        f" {workflow.progress:.0%}  {shown_duration(seconds)}  ",
         (one_line(workflow.id), "dim"),
         no_wrap=True,
         overflow="ellipsis",
@@ -191,14 +196,3 @@ def _bar(step: Step, *, width: int) -> RenderableType:
 def _count(step: Step) -> str:
     found = pictures(step)
     return "" if found is None else f"{found[0]}/{found[1]}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

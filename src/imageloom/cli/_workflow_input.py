@@ -27,7 +27,7 @@ def read_inputs(given: Sequence[str], *, images: Sequence[str]) -> dict[str, Any
         name, equals, text = each.partition("=")
         if not (equals and name):
             raise typer.BadParameter(f"{each!r} is not KEY=VALUE", param_hint="--input")
-        value = text if name.endswith("_url") else _json_or_text(text)
+        value = text if name.endswith("_url") else json_or_text(text)
         if name.endswith("_urls"):
             inputs.setdefault(name, []).extend(value if isinstance(value, list) else [text])
         elif name in inputs:
@@ -72,7 +72,7 @@ def read_edits(given: Sequence[str]) -> dict[str, dict[str, Any]]:
         step, dot, parameter = target.rpartition(".")
         if not (equals and dot and step and parameter):
             raise typer.BadParameter(f"{each!r} is not STEP.PARAMETER=VALUE", param_hint="--set")
-        edits.setdefault(step, {})[parameter] = _json_or_text(text)
+        edits.setdefault(step, {})[parameter] = json_or_text(text)
     return edits
 
 
@@ -93,7 +93,9 @@ def read_choice(text: str, *, candidates: int | None) -> list[int]:
     return chosen
 
 
-def _json_or_text(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """Return what text such as `7`, `true` or `["a"]` is as JSON; any other is text."""
+
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not JSON")
 

@@ -1,8 +1,8 @@
 """The command line. `app` knows every command; their work is imported when one of them runs.
 
-`imageloom generate`, `process`, `tasks` and `workflow` need the base install only. The server's
-commands are declared in `server_commands.py` and done by `_server.py`, which may import what the
-base install lacks.
+`imageloom generate`, `process`, `train`, `tasks` and `workflow` need the base install only. The
+server's commands are declared in `server_commands.py` and done by `_server.py`, which may import
+what the base install lacks.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from imageloom.cli.demo import demo
 from imageloom.cli.generate import generate
 from imageloom.cli.process import process
 from imageloom.cli.tasks import tasks
+from imageloom.cli.train import train
 from imageloom.cli.workflow import workflow
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.command()(generate)
 app.command()(process)
+app.command()(train)
 app.command()(demo)
 app.add_typer(tasks, name="tasks")
 app.add_typer(workflow, name="workflow")

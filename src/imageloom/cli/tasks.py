@@ -13,12 +13,15 @@ from imageloom.cli._client import (
     Url,
     connect,
     failures_told,
+    is_training,
+    note,
     one_line,
     print_json,
 )
 from imageloom.cli._rows import print_rows, shown_time
 from imageloom.cli.generate import tell_files
-from imageloom.client import ImageloomError, Task
+from imageloom.cli.train import metrics_told, tell_adapter
+from imageloom.client import Client, ImageloomError, Task, Training
 
 TaskId = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 
@@ -64,7 +67,7 @@ def show(
 ) -> None:
     """Show one task."""
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
-        task = client.task(task_id)
+        task = client.training(task_id) if is_training(task_id) else client.task(task_id)
         if as_json:
             print_json(task.raw)
             return
@@ -73,6 +76,8 @@ def show(
             facts["ahead"] = str(task.queue_position)
         if task.error:
             facts["error"] = one_line(task.error)
+        if isinstance(task, Training):
+            facts |= metrics_told(task.metrics)
         for name, value in facts.items():
             typer.echo(f"{name:9} {value}")
         _print_images(task)
@@ -82,12 +87,20 @@ def show(
 def cancel(
     context: typer.Context,
     task_id: TaskId,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Of a training: publish its last checkpoint.")
+    ] = False,
     url: Url = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Cancel a task, pending or running."""
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        if is_training(task_id):
+            _cancel_training(client, task_id, keep=keep, as_json=as_json)
+            return
+        if keep:
+            raise ValueError(f"--keep is for trainings, and {task_id} is none")
         task = client.cancel(task_id)
         if as_json:
             print_json(task.raw)
@@ -100,7 +113,7 @@ def result(
     context: typer.Context,
     task_id: TaskId,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Write the images to this folder.")
+        Path | None, typer.Option("--out", "-o", help="Write what it made to this folder.")
     ] = None,
     url: Url = None,
     api_key: ApiKey = None,
@@ -108,6 +121,9 @@ def result(
 ) -> None:
     """Print what a completed task made, or write it to a folder."""
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        if is_training(task_id):
+            tell_adapter(client.training(task_id), out=out, as_json=as_json)
+            return
         task = client.task(task_id)
         if not task.done:
             raise ImageloomError(f"task {task.id} is {task.status}, at {task.progress:.0%}")
@@ -120,12 +136,25 @@ def result(
             _print_images(task)
 
 
-def _row(task: Task) -> tuple[str, ...]:
+def _cancel_training(client: Client, id_: str, *, keep: bool, as_json: bool) -> None:
+    """Cancel a training, and tell what it published where that was asked for."""
+    training = client.training(id_).cancel(keep=keep)
+    if training.adapter is not None:
+        tell_adapter(training, out=None, as_json=as_json)
+    elif as_json:
+        print_json(training.raw)
+    else:
+        typer.echo(f"{training.id} {training.status}")
+        if keep:
+            note("it had no checkpoint to keep")
+
+
+def _row(task: Task | Training) -> tuple[str, ...]:
     cells = (task.id, task.type, task.status, f"{task.progress:.0%}")
     return tuple(one_line(cell) for cell in (*cells, shown_time(task.created_at)))
 
 
-def _print_images(task: Task) -> None:
+def _print_images(task: Task | Training) -> None:
     for image in task.output.images if task.output else []:
         seed = "" if image.seed is None else f"  seed {image.seed}"
         typer.echo(one_line(image.url) + seed)

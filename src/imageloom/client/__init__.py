@@ -8,12 +8,14 @@
             print(path)
         workflow = client.workflows.create(name="product-to-model", steps=[…])
         workflow.start(image="dress.jpg").wait().download("outputs")
+        client.train("pictures", name="my-dress", trigger_word="sks").wait()
 
 `AsyncClient` has the same methods, to be awaited. Every error is an `ImageloomError`; their tree
 is drawn in `_errors.py`. It speaks HTTP and imports nothing of the server.
 """
 
 from imageloom.client._async import AsyncClient, AsyncTask
+from imageloom.client._dataset import Dataset
 from imageloom.client._errors import (
     APIError,
     Conflict,
@@ -39,6 +41,17 @@ from imageloom.client._errors import (
 )
 from imageloom.client._retry import RetryPolicy
 from imageloom.client._sync import Client, Task
+from imageloom.client._training_async import AsyncTraining
+from imageloom.client._training_sync import Training
+from imageloom.client._training_types import (
+    Adapter,
+    DatasetPicture,
+    DatasetProblem,
+    Loss,
+    Metrics,
+    Preflight,
+    Sample,
+)
 from imageloom.client._types import ErrorDetail, File, Image, Model, Output, Page, Queue, Worker
 from imageloom.client._workflow_types import Candidate, Step, StepTask
 from imageloom.client._workflows_async import AsyncWorkflow, AsyncWorkflows
@@ -46,14 +59,19 @@ from imageloom.client._workflows_sync import Workflow, Workflows
 
 __all__ = [
     "APIError",
+    "Adapter",
     "AsyncClient",
     "AsyncTask",
+    "AsyncTraining",
     "AsyncWorkflow",
     "AsyncWorkflows",
     "Candidate",
     "Client",
     "Conflict",
     "ConnectionFailed",
+    "Dataset",
+    "DatasetPicture",
+    "DatasetProblem",
     "ErrorDetail",
     "File",
     "Forbidden",
@@ -61,20 +79,25 @@ __all__ = [
     "Image",
     "ImageloomError",
     "InvalidParams",
+    "Loss",
+    "Metrics",
     "Model",
     "NotFound",
     "Output",
     "Page",
     "PayloadTooLarge",
+    "Preflight",
     "Queue",
     "RateLimited",
     "RetryPolicy",
+    "Sample",
     "ServerError",
     "Step",
     "StepTask",
     "Task",
     "TaskCancelled",
     "TaskFailed",
+    "Training",
     "Unauthorized",
     "Unavailable",
     "UnsupportedMediaType",

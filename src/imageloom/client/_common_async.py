@@ -11,7 +11,7 @@ from typing import Any
 from imageloom.client import _io_async as _io
 from imageloom.client._connection_async import AsyncConnection
 from imageloom.client._errors import ConnectionFailed, Unavailable
-from imageloom.client._files import Source, is_url, prepare_upload, save
+from imageloom.client._files import Source, Told, is_url, prepare_upload, save
 from imageloom.client._requests import upload_key
 from imageloom.client._types import File, file_from
 
@@ -54,9 +54,11 @@ async def follow(
     return True
 
 
-async def upload(connection: AsyncConnection, source: Source, *, key: str) -> File:
-    """Upload a file or bytes under a key."""
-    prepared = await _io.blocking(prepare_upload, source)
+async def upload(
+    connection: AsyncConnection, source: Source, *, key: str, progress: Told | None = None
+) -> File:
+    """Upload a file or bytes under a key; `progress` hears of a file's bytes, sent and in all."""
+    prepared = await _io.blocking(prepare_upload, source, progress=progress)
     return await connection.upload("/files", prepared, key=key, read=file_from)
 
 
@@ -92,7 +94,7 @@ async def download(
     files: Iterable[tuple[str, str]],
     *,
     folder: Path,
-    progress: Callable[[int, int], object] | None,
+    progress: Told | None,
 ) -> list[Path]:
     """Write each of `files`, a stem and a URL, into `folder` and return the paths, in order."""
     wanted = list(files)

@@ -13,7 +13,7 @@ from typing import Any
 from imageloom.client import _io_sync as _io
 from imageloom.client._connection_sync import Connection
 from imageloom.client._errors import ConnectionFailed, Unavailable
-from imageloom.client._files import Source, is_url, prepare_upload, save
+from imageloom.client._files import Source, Told, is_url, prepare_upload, save
 from imageloom.client._requests import upload_key
 from imageloom.client._types import File, file_from
 
@@ -56,9 +56,11 @@ def follow(
     return True
 
 
-def upload(connection: Connection, source: Source, *, key: str) -> File:
-    """Upload a file or bytes under a key."""
-    prepared = _io.blocking(prepare_upload, source)
+def upload(
+    connection: Connection, source: Source, *, key: str, progress: Told | None = None
+) -> File:
+    """Upload a file or bytes under a key; `progress` hears of a file's bytes, sent and in all."""
+    prepared = _io.blocking(prepare_upload, source, progress=progress)
     return connection.upload("/files", prepared, key=key, read=file_from)
 
 
@@ -94,7 +96,7 @@ def download(
     files: Iterable[tuple[str, str]],
     *,
     folder: Path,
-    progress: Callable[[int, int], object] | None,
+    progress: Told | None,
 ) -> list[Path]:
     """Write each of `files`, a stem and a URL, into `folder` and return the paths, in order."""
     wanted = list(files)

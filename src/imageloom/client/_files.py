@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeGuard
 
 Source = str | os.PathLike[str] | bytes
+Told = Callable[[int, int], object]  # called with how much is done, and of how much
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -44,8 +45,10 @@ def is_url(source: Source) -> TypeGuard[str]:
     return isinstance(source, str) and ("://" in source or source.startswith("data:"))
 
 
-def prepare_upload(source: Source) -> Upload:
+def prepare_upload(source: Source, *, progress: Told | None = None) -> Upload:
     """Return what to upload, its media type told from its first bytes.
+
+    `progress` is called with the bytes of a file that are sent, and those that there are.
 
     Raises: OSError when the file cannot be read.
     """
@@ -56,7 +59,11 @@ def prepare_upload(source: Source) -> Upload:
     path = Path(source).expanduser()
     with path.open("rb") as file:
         media_type = sniff(file.read(16))
-    return Upload(name=path.name, media_type=media_type, open=lambda: path.open("rb"))
+    return Upload(
+        name=path.name,
+        media_type=media_type,
+        open=lambda: path.open("rb") if progress is None else _CountedFile(path, progress),
+    )
 
 
 def file_stems(names: Iterable[str]) -> list[str]:
@@ -78,9 +85,13 @@ def save(content: bytes, *, folder: Path, stem: str, media_type: str | None) -> 
     """
     named = (media_type or "").partition(";")[0].strip().lower()
     suffix = _SUFFIXES.get(named) or _SUFFIXES.get(sniff(content), ".bin")
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / (stem + suffix)
-    temporary = folder / f".{stem}-{secrets.token_hex(8)}.part"
+    return save_as(folder / (stem + suffix), content)
+
+
+def save_as(target: Path, content: bytes) -> Path:
+    """Write a file, whole or not at all, in place of what has its name, and return its path."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(8)}.part")
     try:
         temporary.write_bytes(content)
         temporary.replace(target)
@@ -98,3 +109,18 @@ def sniff(head: bytes) -> str:
         if head.startswith(signature):
             return media_type
     return _UNKNOWN
+
+
+class _CountedFile(io.FileIO):
+    """A file that tells how much of it was read."""
+
+    def __init__(self, path: Path, progress: Told) -> None:
+        super().__init__(path)
+        self._progress = progress
+        self._total = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(-1 if size is None else size)
+        if content:
+            self._progress(self.tell(), self._total)
+        return content

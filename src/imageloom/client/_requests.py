@@ -89,6 +89,16 @@ def task_path(task_id: str, verb: str = "") -> str:
     return f"/{kind}/{quote(task_id, safe='')}{verb}"
 
 
+def model_path(name: str) -> str:
+    """Return the route of a model or adapter.
+
+    Raises: ValueError when the name would name another route.
+    """
+    if name.strip() in {"", ".", ".."}:
+        raise ValueError(f"{name!r} is not the name of a model")
+    return f"/models/{quote(name, safe='')}"
+
+
 def workflow_path(workflow_id: str, run_id: str | None = None, verb: str = "") -> str:
     """Return the route of a workflow, or of one of its runs.
 
@@ -146,6 +156,23 @@ def resume_body(
     changes = None if edits is None else {name: dict(edit) for name, edit in edits.items()}
     chosen = None if select is None else list(select)
     return given({"select": chosen, "edits": changes, "step": step})
+
+
+def training_body(
+    *,
+    dataset_url: str,
+    name: str | None,
+    base_model: str | None,
+    trigger_word: str | None,
+    config: Mapping[str, Any],
+) -> JSON:
+    """Return the body of `POST /training`, and without a name that of its preflight.
+
+    A None inside `config` is sent, as it has a meaning there.
+    """
+    trigger = given({"trigger_word": trigger_word})
+    body = {"dataset_url": dataset_url, "output_name": name, "base_model": base_model}
+    return given({**body, "config": {**config, **trigger} or None})
 
 
 def generation_body(*, prompt: str, loras: Loras | None, **rest: object) -> JSON:

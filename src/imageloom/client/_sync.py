@@ -19,6 +19,7 @@ from imageloom import __version__
 from imageloom.client import _io_sync as _io
 from imageloom.client._common_sync import download, follow, image_url, upload, with_uploads
 from imageloom.client._connection_sync import Connection
+from imageloom.client._dataset import Dataset
 from imageloom.client._env import read_environment
 from imageloom.client._errors import (
     ImageloomError,
@@ -26,18 +27,26 @@ from imageloom.client._errors import (
     TaskFailed,
     WaitTimeout,
 )
-from imageloom.client._files import Source
+from imageloom.client._files import Source, Told
 from imageloom.client._requests import (
     Loras,
     generation_body,
     given,
     headers_for,
+    model_path,
     new_key,
     normalized_base,
     query,
     task_path,
 )
 from imageloom.client._retry import RetryPolicy
+from imageloom.client._training_sync import (
+    Training,
+    look_at_dataset,
+    start_training,
+    training_from,
+)
+from imageloom.client._training_types import Preflight
 from imageloom.client._types import (
     JSON,
     File,
@@ -328,6 +337,90 @@ class Client:
         """The verbs that make and find workflows."""
         return Workflows(self._connection)
 
+    def train(
+        self,
+        dataset: Source | Dataset,
+        *,
+        name: str,
+        base_model: str | None = None,
+        trigger_word: str | None = None,
+        idempotency_key: str | None = None,
+        progress: Told | None = None,
+        **config: Any,
+    ) -> Training:
+        """Start training an adapter called `name`, and return the training; `wait` for it.
+
+        `dataset` is a URL, or a zip, or a folder of pictures with their captions as `.txt`
+        beside them or in one `metadata.jsonl`; a folder is zipped, and what is local is uploaded.
+        `trigger_word` is the caption of pictures that have none. `config` is as the API has it:
+        epochs, learning_rate, batch_size, rank, resolution, seed, checkpoint_every,
+        sample_prompts and so on; what is not given fits the base model. `progress` is called
+        with the bytes uploaded and those in all.
+
+        Raises: InvalidParams, `param` naming what is wrong, the data set included; Conflict when
+        the name is taken (`version=True` makes a new version of it); OSError when files cannot
+        be read; ValueError when a folder holds no pictures.
+
+        >>> training = client.train(
+        ...     "https://example.com/pictures.zip", name="my-dress", trigger_word="sks", epochs=2
+        ... )
+        >>> training = training.wait()
+        >>> task = client.generate("a photo of sks", loras={training.adapter.name: 0.8})
+        """
+        return start_training(
+            self._connection,
+            dataset,
+            name=name,
+            base_model=base_model,
+            trigger_word=trigger_word,
+            config=config,
+            key=idempotency_key,
+            progress=progress,
+        )
+
+    def preflight(
+        self,
+        dataset: Source | Dataset,
+        *,
+        base_model: str | None = None,
+        trigger_word: str | None = None,
+        progress: Told | None = None,
+        **config: Any,
+    ) -> Preflight:
+        """Return what is in a data set and what training on it will take, training nothing.
+
+        The arguments are those of `train`. What is local is uploaded; the answer's `dataset_url`
+        can be trained on without uploading again.
+
+        Raises: InvalidParams when the data set is of no use, saying why.
+
+        >>> report = client.preflight(b"the bytes of a zip")
+        >>> report.usable, [problem.name for problem in report.problems]
+        (4, ['tiny.png'])
+        >>> training = client.train(report.dataset_url, name="my-dress")
+        """
+        return look_at_dataset(
+            self._connection,
+            dataset,
+            base_model=base_model,
+            trigger_word=trigger_word,
+            config=config,
+            progress=progress,
+        )
+
+    def training(self, training_id: str) -> Training:
+        """Return a training by its id.
+
+        Raises: NotFound when there is none, or it is another tenant's.
+
+        >>> made = client.train("https://example.com/pictures.zip", name="my-dress")
+        >>> training = client.training(made.id)
+        >>> training.name
+        'my-dress'
+        """
+        read = partial(training_from, self._connection)
+        return self._connection.call("GET", task_path(training_id), read=read)
+
     def task(self, task_id: str) -> Task:
         """Return a task by its id.
 
@@ -410,6 +503,17 @@ class Client:
             page = self._connection.call("GET", "/models", params=params, read=read)
             models = models + page.items
         return models
+
+    def delete_model(self, name: str) -> None:
+        """Take one of your adapters out of use; tasks that wait for it will fail.
+
+        Raises: NotFound when you have no adapter of that name.
+
+        >>> training = client.train("https://example.com/pictures.zip", name="my-dress")
+        >>> training = training.wait()
+        >>> client.delete_model("my-dress")
+        """
+        self._connection.call("DELETE", model_path(name), read=bool)
 
     def queues(self) -> list[Queue]:
         """Return the queues and how much waits in them.

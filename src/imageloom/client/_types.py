@@ -36,7 +36,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """What a task made. Training has no images; look into `raw`."""
+    """What a task made. A training makes no images of this kind: see `Training`."""
 
     images: list[Image] = field(default_factory=list)
     raw: JSON = field(default_factory=dict, repr=False)
@@ -67,10 +67,16 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A base model or a trained adapter that a task may name."""
+    """A base model or a trained adapter that a task may name.
+
+    `base_model`, `version` and `trigger_word` are those of an adapter, whose `kind` is adapter.
+    """
 
     name: str
     kind: str | None = None
+    base_model: str | None = None
+    version: int | None = None
+    trigger_word: str | None = None
     raw: JSON = field(default_factory=dict, repr=False)
 
 
@@ -248,7 +254,14 @@ def file_from(raw: JSON) -> File:
 
 def model_from(raw: JSON) -> Model:
     """Return a model or adapter from an item of the list."""
-    return Model(name=str(raw.get("name") or raw["id"]), kind=raw.get("kind"), raw=raw)
+    return Model(
+        name=str(raw.get("name") or raw["id"]),
+        kind=raw.get("kind"),
+        base_model=raw.get("base_model"),
+        version=integer(raw.get("version")),
+        trigger_word=raw.get("trigger_word"),
+        raw=raw,
+    )
 
 
 def queue_from(raw: JSON) -> Queue:

@@ -166,8 +166,8 @@ async def test_unknown_field_is_refused_with_a_suggestion(shared_api: httpx.Asyn
         ),
         ({"strength": 0.5}, "invalid_params", "strength"),
         ({"model": "no-such-model"}, "unknown_model", "model"),
-        ({"loras": [ADAPTER]}, "unknown_model", "loras"),
-        ({"loras": [{"name": "../../etc/passwd"}]}, "unknown_model", "loras"),
+        ({"loras": [ADAPTER]}, "unknown_model", "loras.0.name"),
+        ({"loras": [{"name": "../../etc/passwd"}]}, "unknown_model", "loras.0.name"),
     ],
 )
 async def test_senseless_combination_is_refused(

@@ -110,6 +110,9 @@ async def test_models_are_those_that_a_task_may_name(
     assert {**default, "description": ""} == {
         "name": "imageloom-tiny",
         "kind": "base",
+        "base_model": None,
+        "version": None,
+        "trigger_word": None,
         "family": "sdxl",
         "source": "builtin:imageloom-tiny",
         "revision": None,
@@ -151,6 +154,7 @@ async def test_queue_counts_its_tasks_and_workers(
         "queues": [
             {"name": "generation", "pending": 2, "running": 1, "workers": 1},
             {"name": "processing", "pending": 0, "running": 0, "workers": 0},
+            {"name": "training", "pending": 0, "running": 0, "workers": 1},
         ]
     }
 
@@ -193,12 +197,12 @@ def test_live_installation_shows_itself(live: Live) -> None:
         queues = client.get("/monitoring/queues").json()["queues"]
         health = client.get("/monitoring/workers/health").json()
         document = client.get(f"{live.url}/openapi.json").json()
-    assert [queue["name"] for queue in queues] == ["generation", "processing"]
+    assert [queue["name"] for queue in queues] == ["generation", "processing", "training"]
     assert {queue["workers"] for queue in queues} == {health["healthy"]}
     assert health["healthy"] + health["unhealthy"] == health["total"] == len(health["workers"])
     worker = next(each for each in health["workers"] if each["status"] in ("idle", "busy"))
     assert worker["gpu_utilization"] is None
-    assert worker["queues"] == ["generation", "processing"]
+    assert worker["queues"] == ["generation", "processing", "training"]
     assert document["servers"] == [{"url": live.url}]
 
 
@@ -280,6 +284,7 @@ async def test_examples_of_the_document_work(
         for method, path, operation in operations(document)
         if "application/json" in operation.get("requestBody", {}).get("content", {})
     }
+    training = {"/api/v1/training", "/api/v1/training/preflight"}
     creating = {
         "/api/v1/tasks",
         "/api/v1/tasks/generation",
@@ -291,7 +296,7 @@ async def test_examples_of_the_document_work(
         f"/api/v1/workflows/{{workflow_id}}/{verb}"
         for verb in ("start", "resume", "runs/{run_id}/resume")
     }
-    assert set(examples) == creating | acting
+    assert set(examples) == creating | acting | training
     made = await api.post("/workflows", json=examples["/api/v1/workflows"])
     for path in sorted(creating):
         sent = path.format(workflow_id=made.json()["id"])

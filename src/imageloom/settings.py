@@ -37,6 +37,7 @@ class Limits(BaseSettings):
         description="bytes of a JSON body: a run may start from 10,000 pictures, each with its URL",
     )
     upload: int = Field(2_000_000_000, ge=1_000, description="bytes of one uploaded file")
+    dataset: int = Field(500_000_000, ge=1_000, description="bytes of a data set's archive")
     fetch: int = Field(25_000_000, ge=1_000, description="bytes of one fetched picture")
     pixels: int = Field(64_000_000, ge=4096, description="pixels of one input picture")
     output_pixels: int = Field(

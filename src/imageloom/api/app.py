@@ -17,6 +17,7 @@ from imageloom.api.errors import install_handlers
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.tasks import tasks_router
+from imageloom.api.routes.training import training_router
 from imageloom.api.routes.workflows import workflows_router
 from imageloom.api.urls import BASE_PATH, Urls
 from imageloom.core.maintain import maintain
@@ -58,7 +59,13 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         servers=[{"url": public_url}],
     )
     install_handlers(app)
-    for router in (tasks_router(), workflows_router(), files_router(), monitoring_router()):
+    for router in (
+        tasks_router(),
+        workflows_router(),
+        training_router(),
+        files_router(),
+        monitoring_router(),
+    ):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())
     return app

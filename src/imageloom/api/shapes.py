@@ -16,6 +16,7 @@ from pydantic import (
 
 from imageloom.api.urls import Urls
 from imageloom.core.workflows import WorkflowState
+from imageloom.domain.adapters import Adapter
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.sources import OUTPUT_SCHEME
 from imageloom.domain.tasks import Output, OutputImage, Task
@@ -197,7 +198,10 @@ class ModelView(BaseModel):
     """A model that a task may name: one that draws (`base`), enlarges or segments."""
 
     name: str
-    kind: Kind
+    kind: Kind | Literal["adapter"]
+    base_model: str | None = Field(None, description="What an adapter was trained on")
+    version: int | None = Field(None, description="Of an adapter")
+    trigger_word: str | None = None
     family: str
     source: str
     revision: str | None
@@ -211,6 +215,13 @@ class ModelView(BaseModel):
     steps: int | None
     guidance_scale: float | None
     default: bool = Field(description="Used where a request names none of its kind")
+
+
+class RetiredView(BaseModel):
+    """That an adapter is out of use."""
+
+    name: str
+    retired: bool
 
 
 class QueueView(BaseModel):
@@ -434,6 +445,28 @@ def model_view(model: Model, *, defaults: Collection[str]) -> ModelView:
         steps=model.steps if draws else None,
         guidance_scale=model.guidance_scale if draws else None,
         default=model.name in defaults,
+    )
+
+
+def adapter_model_view(adapter: Adapter) -> ModelView:
+    """Return an adapter as an entry of the catalog."""
+    return ModelView(
+        name=adapter.name,
+        kind="adapter",
+        base_model=adapter.base_model,
+        version=adapter.version,
+        trigger_word=adapter.trigger_word,
+        family="lora",
+        source=f"training:{adapter.task_id}",
+        revision=adapter.sha256,
+        licence="yours",
+        description=f"LoRA of rank {adapter.rank} on {adapter.base_model}",
+        scale=None,
+        default_size=None,
+        native_size=None,
+        steps=None,
+        guidance_scale=None,
+        default=False,
     )
 
 

@@ -134,7 +134,7 @@ async def _new_tasks(
 ) -> list[NewTask]:
     """Return the tasks of a step. Raises: RequestError, where what came to it is not fit."""
     pieces = expand(step.spec, get_task_type(step.spec.type), _received(step.spec, run, steps))
-    catalog = await read_catalog(conn)
+    catalog = await read_catalog(conn, tenant=run.tenant)
     new = []
     for item, piece in enumerate(pieces):
         params, base = _params(services, catalog, run, step.spec, piece)

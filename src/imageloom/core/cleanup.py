@@ -5,7 +5,7 @@ from __future__ import annotations
 from imageloom.core.services import Services
 from imageloom.domain.errors import Conflict, NotFound
 from imageloom.domain.tasks import Task
-from imageloom.storage.keys import output_prefix
+from imageloom.storage.keys import checkpoint_prefix, output_prefix
 from imageloom.store import tasks
 from imageloom.store.pool import transaction
 
@@ -24,7 +24,8 @@ async def cleanup(services: Services, task_id: str, *, tenant: str) -> Task:
             raise Conflict(f"the task is {task.status.value}; cancel it before you clean it up")
         await tasks.mark_cleaned(conn, task_id)
         cleaned = await tasks.get(conn, task_id, tenant=tenant)
-    await services.storage.delete_prefix(output_prefix(task_id))
+    for prefix in (output_prefix(task_id), checkpoint_prefix(task_id)):
+        await services.storage.delete_prefix(prefix)
     if cleaned is None:
         raise RuntimeError(f"task {task_id} vanished although its row was held")
     return cleaned

@@ -296,7 +296,7 @@ async def _edit(
         check_plan(
             [step.spec for step in edited],
             input_values=run.input,
-            catalog=await read_catalog(conn),
+            catalog=await read_catalog(conn, tenant=run.tenant),
             settings=services.settings,
         )
     except RequestError as exc:

@@ -123,6 +123,20 @@ async def input_of_tenant(services: Services, file_id: str, *, tenant: str) -> s
     return file.key
 
 
+async def dataset_of_tenant(services: Services, file_id: str, *, tenant: str) -> str:
+    """Return the storage key of an upload that a training of the tenant may start from.
+
+    Raises: NotFound; InvalidInput where it is no zip, or larger than a data set may be.
+    """
+    file = await get_file(services, file_id, tenant=tenant)
+    limit = services.settings.limits.dataset
+    if file.size > limit:
+        raise InvalidInput(f"the file has {file.size} bytes; a data set has at most {limit}")
+    if file.media_type != "application/zip":
+        raise InvalidInput(f"the file is {file.media_type}; a data set is a zip of pictures")
+    return file.key
+
+
 async def output_of_tenant(services: Services, key: str, *, tenant: str) -> str:
     """Return the storage key of an output, once it is certain that the tenant's task made it.
 

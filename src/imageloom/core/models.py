@@ -3,44 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from imageloom.domain.adapters import Adapter
 from imageloom.domain.catalog import BUILTIN, Model
 from imageloom.domain.errors import UnknownModel
-from imageloom.store import models
+from imageloom.store import adapters, models
 from imageloom.store.pool import Connection, Pool, transaction
 
-Catalog = Mapping[str, Model]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """What a tenant's requests may name: models, those that draw first, and its own adapters."""
+
+    models: Mapping[str, Model]
+    adapters: Mapping[str, Adapter]
 
 
-async def read_catalog(conn: Connection) -> Catalog:
-    """Return every model that a task may name, by name: those that draw first.
+async def read_catalog(conn: Connection, *, tenant: str) -> Catalog:
+    """Return what a tenant's requests may name; added models hide builtin ones."""
+    return Catalog(
+        models=await _read_models(conn),
+        adapters={each.name: each for each in await adapters.list_newest(conn, tenant=tenant)},
+    )
 
-    Added ones hide builtin ones.
-    """
+
+async def list_models(pool: Pool) -> tuple[Model, ...]:
+    """Return every model, those that draw first."""
+    async with transaction(pool) as conn:
+        return tuple((await _read_models(conn)).values())
+
+
+async def get_model(pool: Pool, name: str) -> Model:
+    """Return the model of that name. Raises: UnknownModel."""
+    async with transaction(pool) as conn:
+        return _choose(await _read_models(conn), name)
+
+
+def choose_model(catalog: Catalog, name: str) -> Model:
+    """Return the model of that name. Raises: UnknownModel, which lists the names there are."""
+    return _choose(catalog.models, name)
+
+
+async def _read_models(conn: Connection) -> Mapping[str, Model]:
     added = await models.list_added(conn)
     known = {model.name: model for model in (*BUILTIN, *added)}
     return dict(sorted(known.items(), key=lambda item: (item[1].kind != "base", item[0])))
 
 
-async def list_models(pool: Pool) -> tuple[Model, ...]:
-    """Return the entries of `read_catalog`."""
-    async with transaction(pool) as conn:
-        return tuple((await read_catalog(conn)).values())
-
-
-async def get_model(pool: Pool, name: str) -> Model:
-    """Do what `choose_model` does, by today's catalog. Raises: UnknownModel."""
-    async with transaction(pool) as conn:
-        return choose_model(await read_catalog(conn), name)
-
-
-def choose_model(catalog: Catalog, name: str) -> Model:
-    """Return the entry of that name. Raises: UnknownModel, which lists the names there are."""
-    if name not in catalog:
+def _choose(known: Mapping[str, Model], name: str) -> Model:
+    if name not in known:
         raise UnknownModel(
-            f"model: there is no model {name!r}; known are {', '.join(catalog)}", param="model"
+            f"model: there is no model {name!r}; known are {', '.join(known)}", param="model"
         )
-    return catalog[name]
+    return known[name]
 
 
 async def add_model(pool: Pool, model: Model) -> None:

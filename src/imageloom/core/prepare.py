@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from imageloom.core.models import Catalog, choose_model, read_catalog
 from imageloom.core.services import Services
+from imageloom.domain.catalog import Model
+from imageloom.domain.errors import InvalidParams, UnknownModel
 from imageloom.settings import Settings
 from imageloom.store.pool import transaction
 from imageloom.task_types.spec import TaskType
 
 
 async def prepare_request(
-    services: Services, task_type: TaskType, body: Mapping[str, Any]
+    services: Services, task_type: TaskType, body: Mapping[str, Any], *, tenant: str
 ) -> dict[str, Any]:
     """Do what `prepare` does, by today's catalog. Raises: InvalidParams, UnknownModel."""
     async with transaction(services.pool) as conn:
-        catalog = await read_catalog(conn)
+        catalog = await read_catalog(conn, tenant=tenant)
     return prepare(task_type, body, catalog=catalog, settings=services.settings)
 
 
@@ -31,4 +33,32 @@ def prepare(
     params = task_type.parse(body)
     name = task_type.model_name(params, defaults=settings.default_models)
     model = None if name is None else choose_model(catalog, name)
-    return task_type.prepare(params, model=model, limits=settings.limits)
+    prepared = task_type.prepare(params, model=model, limits=settings.limits)
+    if prepared.get("loras") and model is not None:
+        prepared["loras"] = _with_versions(prepared["loras"], catalog, model)
+    return prepared
+
+
+def _with_versions(
+    asked: Sequence[Mapping[str, Any]], catalog: Catalog, model: Model
+) -> list[dict[str, Any]]:
+    """Return the adapters that a request names as they are now: a later version is another one."""
+    found: list[dict[str, Any]] = []
+    for index, lora in enumerate(asked):
+        place = f"loras.{index}.name"
+        adapter = catalog.adapters.get(lora["name"])
+        if adapter is None:
+            raise UnknownModel(
+                f"{place}: there is no adapter {lora['name']!r}; GET /models lists them",
+                param=place,
+            )
+        if adapter.base_model != model.name:
+            raise InvalidParams(
+                f"{place}: {adapter.name!r} was trained on {adapter.base_model!r}, not on "
+                f"{model.name!r}; name that model",
+                param=place,
+            )
+        if any(other["name"] == adapter.name for other in found):
+            raise InvalidParams(f"{place}: {adapter.name!r} is named twice", param=place)
+        found.append({**lora, "version": adapter.version})
+    return found

@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from imageloom.core.adapters import publish_in
 from imageloom.core.advance import is_held, task_ended
 from imageloom.core.services import Services
 from imageloom.domain.retry import decide
@@ -71,6 +72,9 @@ async def settle_in(
             code=decision.error_detail.code if decision.error_detail else None,
         )
     )
+    if settled is not None and settled.output is not None and settled.output.adapter is not None:
+        lineage = settled.output.lineage or {}
+        await publish_in(conn, settled, settled.output.adapter, lineage=lineage)
     if settled is not None and settled.status.terminal:
         await task_ended(services, conn, settled)
     return settled

@@ -63,7 +63,7 @@ async def create(
             if earlier is not None:
                 return await read_in(conn, earlier, tenant=tenant)
         if start_with is None:
-            await _check(services, conn, draft.steps, draft.input)
+            await _check(services, conn, draft.steps, draft.input, tenant=tenant)
         workflow = await runs.insert_workflow(
             conn, workflow_id=_new_id("wf"), tenant=tenant, draft=draft
         )
@@ -232,7 +232,8 @@ async def _lock(conn: Connection, workflow_id: str, *, tenant: str) -> Workflow:
 async def _begin(
     services: Services, conn: Connection, workflow: Workflow, run: Run, start_with: RunInput
 ) -> None:
-    await _check(services, conn, workflow.steps, start_with.values)
+    tenant = workflow.tenant
+    await _check(services, conn, workflow.steps, start_with.values, tenant=tenant)
     begun = await runs.begin_run(
         conn,
         run.id,
@@ -244,9 +245,14 @@ async def _begin(
 
 
 async def _check(
-    services: Services, conn: Connection, steps: Sequence[StepSpec], values: dict[str, Any] | None
+    services: Services,
+    conn: Connection,
+    steps: Sequence[StepSpec],
+    values: dict[str, Any] | None,
+    *,
+    tenant: str,
 ) -> None:
-    catalog = await read_catalog(conn)
+    catalog = await read_catalog(conn, tenant=tenant)
     check_plan(steps, input_values=values, catalog=catalog, settings=services.settings)
 
 

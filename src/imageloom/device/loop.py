@@ -8,7 +8,7 @@ attempt.
 
 from __future__ import annotations
 
-from collections import deque
+from dataclasses import dataclass
 from typing import assert_never
 
 import structlog
@@ -16,7 +16,16 @@ import structlog
 from imageloom.device.failures import describe_failure
 from imageloom.device.link import Link
 from imageloom.device.openers import open_units
-from imageloom.domain.messages import Cancel, Done, Progress, Residents, Run, Stopped
+from imageloom.domain.messages import (
+    Cancel,
+    Checkpoint,
+    Done,
+    Progress,
+    Residents,
+    Run,
+    Stopped,
+    TrainingStep,
+)
 from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.images import Picture
 from imageloom.runtime.residency import Residency
@@ -62,43 +71,102 @@ class LinkedAttempt:
             )
         )
 
+    def report_step(
+        self,
+        *,
+        step: int,
+        steps: int,
+        epoch: int,
+        loss: float,
+        learning_rate: float,
+        images_per_second: float,
+    ) -> None:
+        """Tell the parent how a training goes."""
+        self._link.send(
+            TrainingStep(
+                key=self.key,
+                step=step,
+                steps=steps,
+                epoch=epoch,
+                loss=loss,
+                learning_rate=learning_rate,
+                images_per_second=images_per_second,
+            )
+        )
+
+    def report_checkpoint(
+        self,
+        *,
+        step: int,
+        path: str,
+        adapter_path: str,
+        held_out_loss: float | None,
+        last: bool,
+    ) -> None:
+        """Tell the parent that a training can go on from here."""
+        self._link.send(
+            Checkpoint(
+                key=self.key,
+                step=step,
+                path=path,
+                adapter_path=adapter_path,
+                held_out_loss=held_out_loss,
+                last=last,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Live:
+    """An admitted attempt and its work."""
+
+    attempt: LinkedAttempt
+    units: Units
+    background: bool
+
 
 class DeviceLoop:
-    """Steps what was admitted, first come first served, until the parent hangs up."""
+    """Steps what was admitted until the parent hangs up: first come first served.
+
+    What runs in the background, a training, is stepped only where nothing else is there, so that
+    it delays a picture by one of its steps at most.
+    """
 
     def __init__(self, link: Link, residency: Residency) -> None:
         self._link = link
         self._residency = residency
-        self._live: deque[tuple[LinkedAttempt, Units]] = deque()
+        self._live: list[_Live] = []
 
     def run(self) -> None:
         """Work for ever."""
         while True:
             self._admit()
             if self._live:
-                self._step(*self._live[0])
+                self._step(min(self._live, key=lambda live: live.background))
 
     def _admit(self) -> None:
         """Begin every attempt that has arrived; wait for one where there is nothing else to do."""
         while (message := self._link.next_message(block=not self._live)) is not None:
             match message:
-                case Run(key=key):
+                case Run(key=key, background=background):
                     attempt = LinkedAttempt(self._link, key)
-                    self._live.append((attempt, _Opening(message, attempt, self._residency)))
+                    opening = _Opening(message, attempt, self._residency)
+                    self._live.append(_Live(attempt=attempt, units=opening, background=background))
                 case Cancel(key=key):
                     # One that is over already still gets its answer: the parent waits for it.
-                    if all(attempt.key != key for attempt, _ in self._live):
+                    if all(live.attempt.key != key for live in self._live):
                         self._link.forget(key)
                         self._link.send(Stopped(key=key))
                 case _:
                     assert_never(message)
 
-    def _step(self, attempt: LinkedAttempt, units: Units) -> None:
+    def _step(self, live: _Live) -> None:
+        attempt = live.attempt
         message: Done | Stopped
         try:
             if self._link.is_cancelled(attempt.key):
                 message = Stopped(key=attempt.key)
-            elif units.step():
+            elif live.units.step():
                 message = Done(key=attempt.key)
             else:
                 return
@@ -107,15 +175,15 @@ class DeviceLoop:
         except Exception as exc:  # noqa: BLE001  # whatever a model raises, the loop serves the next
             _log.exception("attempt_raised", key=attempt.key)
             self._link.send(describe_failure(attempt.key, exc))
-            self._end(attempt)
+            self._end(live)
             self._residency.release_memory()
             return
         self._link.send(message)
-        self._end(attempt)
+        self._end(live)
 
-    def _end(self, attempt: LinkedAttempt) -> None:
-        self._live.popleft()
-        self._link.forget(attempt.key)
+    def _end(self, live: _Live) -> None:
+        self._live.remove(live)
+        self._link.forget(live.attempt.key)
         self._link.send(Residents(models=self._residency.names()))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Protocol, cast
 
+from imageloom.domain.errors import UnknownTaskType
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.units import Attempt, Units
-from imageloom.task_types.registry import get_task_type
+from imageloom.task_types.registry import QUEUES
 
 
 class _RunModule(Protocol):
@@ -19,6 +20,7 @@ def open_units(task_type: str, work: bytes, attempt: Attempt, residency: Residen
 
     Raises: whatever the task type's own `open_units` raises.
     """
-    name = get_task_type(task_type).name
-    module = cast("_RunModule", import_module(f"imageloom.task_types.{name}.run"))
+    if task_type not in QUEUES:
+        raise UnknownTaskType(f"type: there is no task type {task_type!r}")
+    module = cast("_RunModule", import_module(f"imageloom.task_types.{task_type}.run"))
     return module.open_units(work, attempt, residency)

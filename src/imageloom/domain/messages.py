@@ -22,11 +22,15 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 
 
 class Run(_Message, frozen=True, kw_only=True, tag="run"):
-    """Parent to device: begin this attempt. `work` is the task type's own struct, encoded."""
+    """Parent to device: begin this attempt. `work` is the task type's own struct, encoded.
+
+    An attempt in the background is stepped only where no other one is there.
+    """
 
     key: str
     task_type: str
     work: bytes
+    background: bool = False
 
 
 class Cancel(_Message, frozen=True, kw_only=True, tag="cancel"):
@@ -73,6 +77,33 @@ class Picture(_Message, frozen=True, kw_only=True, tag="picture"):
     confidence: float | None = None
 
 
+class TrainingStep(_Message, frozen=True, kw_only=True, tag="training_step"):
+    """Device to parent: one optimiser step of a training; `step` counts from 1 to `steps`."""
+
+    key: str
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+
+
+class Checkpoint(_Message, frozen=True, kw_only=True, tag="checkpoint"):
+    """Device to parent: a training can go on from the file at `path`, after `step` steps.
+
+    `adapter_path` is the adapter alone, as others load it. `held_out_loss` is null where no picture
+    was held out.
+    """
+
+    key: str
+    step: int
+    path: str
+    adapter_path: str
+    held_out_loss: float | None
+    last: bool
+
+
 class Done(_Message, frozen=True, kw_only=True, tag="done"):
     """Device to parent: everything of this attempt was sent."""
 
@@ -102,7 +133,9 @@ class Residents(_Message, frozen=True, kw_only=True, tag="residents"):
 
 
 ToDevice = Run | Cancel
-ToParent = Ready | Progress | Picture | Done | Stopped | Errored | Residents
+ToParent = (
+    Ready | Progress | Picture | TrainingStep | Checkpoint | Done | Stopped | Errored | Residents
+)
 
 _encoder = msgspec.msgpack.Encoder()
 _to_device: msgspec.msgpack.Decoder[ToDevice] = msgspec.msgpack.Decoder(ToDevice)

@@ -54,14 +54,29 @@ class OutputImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterFile:
+    """An adapter that a training made after `step` steps, published or not."""
+
+    key: str
+    sha256: str
+    size: int
+    step: int
+    held_out_loss: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
     """What a completed task made, in the order that was asked for.
+
+    A training made an `adapter`; `lineage` are the digests of what it was made from.
 
     `cache` says whether it was made (`miss`) or found under `cache_key` among the pictures of an
     earlier task (`hit`), which had taken `seconds_saved`; None where it was not looked for.
     """
 
     images: tuple[OutputImage, ...] = ()
+    adapter: AdapterFile | None = None
+    lineage: dict[str, Any] | None = None
     cache: Literal["hit", "miss"] | None = None
     cache_key: str | None = None
     seconds_saved: float | None = None

@@ -47,6 +47,21 @@ def upload_key(tenant: str, file_id: str) -> str:
     return _join("uploads", tenant, file_id)
 
 
+def checkpoint_prefix(task_id: str) -> str:
+    """Return the folder of what a training can go on from."""
+    return _join("checkpoints", task_id)
+
+
+def checkpoint_key(task_id: str, attempt: int, step: int) -> str:
+    """Return where attempt `attempt` of a training writes its checkpoint after `step` steps."""
+    return _join("checkpoints", task_id, str(attempt), f"{step}.safetensors")
+
+
+def adapter_key(tenant: str, sha256: str) -> str:
+    """Return where a tenant's adapter with those bytes is."""
+    return _join("adapters", tenant, f"{sha256}.safetensors")
+
+
 def is_key(text: str) -> bool:
     """Return whether `text` is a key that `put` accepts."""
     return len(text) <= LONGEST_KEY and _KEY.fullmatch(text) is not None

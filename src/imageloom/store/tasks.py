@@ -11,7 +11,15 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from imageloom.domain.retry import Decision
-from imageloom.domain.tasks import ErrorDetail, NewTask, Output, OutputImage, Status, Task
+from imageloom.domain.tasks import (
+    AdapterFile,
+    ErrorDetail,
+    NewTask,
+    Output,
+    OutputImage,
+    Status,
+    Task,
+)
 from imageloom.store.pool import Connection, one
 
 # A live task without a job that would run it; a held run's pending tasks are meant to have none.
@@ -371,7 +379,10 @@ async def count_live(conn: Connection) -> dict[str, dict[str, int]]:
 
 def _output(stored: dict[str, Any]) -> Output:
     images = tuple(OutputImage(**image) for image in stored["images"])
-    return Output(**{**stored, "images": images})
+    adapter = stored.get("adapter")
+    return Output(
+        **{**stored, "images": images, "adapter": AdapterFile(**adapter) if adapter else None}
+    )
 
 
 def _task(row: dict[str, Any]) -> Task:

@@ -8,8 +8,11 @@ from imageloom.domain.errors import UnknownTaskType
 from imageloom.task_types.generation.spec import Generation
 from imageloom.task_types.processing.spec import Processing
 from imageloom.task_types.spec import TaskType
+from imageloom.task_types.training.spec import NAME as TRAINING
 
 _ALL: tuple[TaskType, ...] = (Generation(), Processing())
+# What a worker serves: those, and trainings, which have routes and a life of their own.
+QUEUES = (*(task_type.name for task_type in _ALL), TRAINING)
 TASK_TYPES: Mapping[str, TaskType] = {task_type.name: task_type for task_type in _ALL}
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from imageloom.domain.catalog import Kind, Model
+from imageloom.domain.work import LoraUse
 from imageloom.images import Format, Picture, Transparency
 from imageloom.settings import Limits
 
@@ -100,8 +101,12 @@ class TaskType(Protocol):
         model: Model | None,
         inputs: Mapping[str, Picture],
         limits: Limits,
+        loras: tuple[LoraUse, ...] = (),
     ) -> Work:
-        """Return what the device needs for one part, given its inputs. Raises: InvalidInput."""
+        """Return what the device needs for one part, given its inputs and its adapters.
+
+        Raises: InvalidInput.
+        """
         ...
 
 

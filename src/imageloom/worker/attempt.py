@@ -24,7 +24,6 @@ from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.domain.tasks import (
     Claim,
     Completed,
-    Failed,
     Interrupted,
     Lost,
     Outcome,
@@ -36,10 +35,14 @@ from imageloom.images import Encoded, Picture, encode_picture, resize_picture
 from imageloom.storage.keys import attempt_prefix, output_key
 from imageloom.task_types.registry import get_task_type
 from imageloom.task_types.spec import Work
+from imageloom.task_types.training.spec import NAME as TRAINING
+from imageloom.worker.adapters import local_adapters
 from imageloom.worker.cache import key_of, look_up
 from imageloom.worker.device import DeviceProcess
+from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.inputs import Inputs
 from imageloom.worker.progress import ProgressWriter
+from imageloom.worker.training import TrainingTools, train
 
 _log = structlog.get_logger("imageloom.worker")
 
@@ -78,15 +81,19 @@ async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
 async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
     """Return how the attempt ended. Raises: LeaseLost."""
     try:
+        if claim.task.type == TRAINING:
+            device, fetcher = tools.device, tools.fetcher
+            training = TrainingTools(services=tools.services, device=device, fetcher=fetcher)
+            return Completed(output=await train(training, claim))
         return Completed(output=await _work(tools, claim))
-    except _DeviceRefusedError as exc:
+    except DeviceRefusedError as exc:
         return exc.failure
     except DeviceLost as exc:
         return Lost(reason=exc.message)
     except LeaseLost:
         raise
     except ImageloomError as exc:
-        return _failed(exc)
+        return failed(exc)
 
 
 async def _work(tools: AttemptTools, claim: Claim) -> Output:
@@ -96,6 +103,7 @@ async def _work(tools: AttemptTools, claim: Claim) -> Output:
     name = task.params.get("model")
     model = None if name is None else await get_model(services.pool, name)
     parts = task_type.parts(task.params)
+    loras = await local_adapters(services, task)
     inputs = Inputs(services.storage, tools.fetcher, services.settings.limits, task)
 
     async def write(progress: float) -> bool:
@@ -104,7 +112,9 @@ async def _work(tools: AttemptTools, claim: Claim) -> Output:
     async with ProgressWriter(write) as progress:
         cache_key = None
         if task.cache_base is not None and len(parts) == 1:
-            cache_key = await key_of(task.cache_base, await inputs.digests(parts[0]), model)
+            cache_key = await key_of(
+                task.cache_base, await inputs.digests(parts[0]), model, loras=loras
+            )
             if (found := await look_up(services, task.tenant, cache_key)) is not None:
                 return found
         images: list[OutputImage] = []
@@ -115,6 +125,7 @@ async def _work(tools: AttemptTools, claim: Claim) -> Output:
                 model=model,
                 inputs=await inputs.pictures(names, transparency=task_type.transparency),
                 limits=services.settings.limits,
+                loras=loras,
             )
             inputs.forget(
                 name for name in names if not any(name in rest for rest in parts[part + 1 :])
@@ -159,7 +170,7 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
                         storing[index] = asyncio.create_task(keeping)
                     case Errored():
                         finished = True
-                        raise _DeviceRefusedError(message)
+                        raise DeviceRefusedError(message)
                     case Done():
                         finished = True
                     case _:
@@ -224,33 +235,3 @@ async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
         _log.error("settle_gave_up", task_id=task_id, attempt=attempt, after_s=SETTLE_TIMEOUT)
     if settled is None or settled.output is None:
         await tools.services.storage.delete_prefix(attempt_prefix(task_id, attempt))
-
-
-class _DeviceRefusedError(Exception):
-    """The device named the failure; carries it out of the message loop."""
-
-    def __init__(self, message: Errored) -> None:
-        super().__init__(message.message)
-        self.failure = Failed(
-            code=message.code,
-            message=_public(message.code, message.message),
-            retryable=message.retryable,
-            param=message.param,
-        )
-
-
-def _failed(error: ImageloomError) -> Failed:
-    return Failed(
-        code=error.code,
-        message=_public(error.code, error.message),
-        retryable=error.retryable,
-        param=error.param,
-    )
-
-
-_INPUT_CODES = frozenset({"invalid_input", "invalid_params"})
-
-
-def _public(code: str, message: str) -> str:
-    """Return the text of `task.error`; the user's client looks for the phrase `Invalid input`."""
-    return f"Invalid input: {message}" if code in _INPUT_CODES else message

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
@@ -17,6 +17,7 @@ import msgspec
 from imageloom.core.services import Services
 from imageloom.domain.catalog import Model
 from imageloom.domain.tasks import Output
+from imageloom.domain.work import LoraUse
 from imageloom.runtime.digests import weights_digest
 from imageloom.store import tasks
 from imageloom.store.pool import transaction
@@ -26,7 +27,13 @@ _PACKAGES = ("images", "runtime", "task_types", "device")
 _LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy", "opencv-python-headless")
 
 
-async def key_of(base: str, inputs: Mapping[str, str], model: Model | None) -> str:
+async def key_of(
+    base: str,
+    inputs: Mapping[str, str],
+    model: Model | None,
+    *,
+    loras: Sequence[LoraUse] = (),
+) -> str:
     """Return what two tasks have in common that make the same pictures.
 
     `base` is of the type and the parameters, `inputs` are digests by parameter.
@@ -37,7 +44,8 @@ async def key_of(base: str, inputs: Mapping[str, str], model: Model | None) -> s
         # The entry too: it says how the same weights are used.
         digest = await asyncio.to_thread(weights_digest, model)
         weights = [digest, msgspec.to_builtins(model)]
-    parts = [base, dict(inputs), weights, code_version()]
+    adapters = [[lora.sha256, lora.weight] for lora in loras]
+    parts = [base, dict(inputs), weights, adapters, code_version()]
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 

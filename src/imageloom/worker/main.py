@@ -26,7 +26,8 @@ from imageloom.fetch import Fetcher
 from imageloom.store import workers
 from imageloom.store.pool import transaction
 from imageloom.store.workers import WorkerReport
-from imageloom.task_types.registry import TASK_TYPES
+from imageloom.task_types.registry import QUEUES
+from imageloom.task_types.training.spec import NAME as TRAINING
 from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
@@ -35,7 +36,10 @@ _log = structlog.get_logger("imageloom.worker")
 
 
 class Worker:
-    """One device and the tasks that it does. One at a time: a second would only wait behind it."""
+    """One device and the tasks that it does: one at a time, for a second would only wait behind it.
+
+    And one training beside, whose steps run while nothing else does.
+    """
 
     def __init__(self, services: Services, *, queues: tuple[str, ...]) -> None:
         settings = services.settings
@@ -43,7 +47,7 @@ class Worker:
         # the tasks that its predecessor took to the grave.
         self.id = f"{socket.gethostname()}-{getpid()}-{secrets.token_hex(3)}"
         self._services = services
-        self._queues = queues or tuple(TASK_TYPES)
+        self._queues = queues or QUEUES
         self._device = DeviceProcess(
             DeviceOptions(
                 device=settings.device,
@@ -90,40 +94,48 @@ class Worker:
 
     async def _consume(self) -> None:
         """Take jobs until drained; starts over where the queue lost its database."""
-        settings = self._services.settings
         await self._first(self._device.wait_ready(), self._draining.wait())
         while not self._draining.is_set():
-            consumer = asyncio.create_task(
-                self._services.queue.app.run_worker_async(
-                    queues=list(self._queues),
-                    name=self.id,
-                    concurrency=1,
-                    install_signal_handlers=False,
-                    # Only an INSERT notifies: a job that is due later is found by polling.
-                    fetch_job_polling_interval=1,
-                    abort_job_polling_interval=1,
-                    update_heartbeat_interval=settings.heartbeat_interval,
-                    # The tasks of a pruned worker count as lost: nobody is pruned for a silence
-                    # that an outage of the database may explain.
-                    stalled_worker_timeout=24 * 3600,
-                    shutdown_graceful_timeout=settings.drain_timeout,
-                    delete_jobs="always",
-                ),
-                name="consume",
-            )
+            quick = [name for name in self._queues if name != TRAINING]
+            slow = [name for name in self._queues if name == TRAINING]
+            consumers = [
+                asyncio.create_task(self._consume_queues(names), name="consume")
+                for names in (quick, slow)
+                if names
+            ]
             try:
-                await self._first(asyncio.wait([consumer]), self._draining.wait())
+                either = asyncio.wait(consumers, return_when=asyncio.FIRST_COMPLETED)
+                await self._first(either, self._draining.wait())
             finally:
-                consumer.cancel()
+                for consumer in consumers:
+                    consumer.cancel()
                 for task in self._running.values():
                     task.cancel()
-                try:
-                    await consumer
-                except asyncio.CancelledError:
-                    pass
-                except (psycopg.Error, ConnectorException) as exc:
-                    _log.warning("queue_lost", error=str(exc))
-                    await asyncio.sleep(1)
+                for ended in await asyncio.gather(*consumers, return_exceptions=True):
+                    if isinstance(ended, psycopg.Error | ConnectorException):
+                        _log.warning("queue_lost", error=str(ended))
+                        await asyncio.sleep(1)
+                    elif isinstance(ended, Exception):
+                        raise ended
+
+    async def _consume_queues(self, names: list[str]) -> None:
+        """Take the jobs of these queues, one after the other, until cancelled."""
+        settings = self._services.settings
+        await self._services.queue.app.run_worker_async(
+            queues=names,
+            name=f"{self.id}-{names[0]}",
+            concurrency=1,
+            install_signal_handlers=False,
+            # Only an INSERT notifies: a job that is due later is found by polling.
+            fetch_job_polling_interval=1,
+            abort_job_polling_interval=1,
+            update_heartbeat_interval=settings.heartbeat_interval,
+            # The tasks of a pruned worker count as lost: nobody is pruned for a silence
+            # that an outage of the database may explain.
+            stalled_worker_timeout=24 * 3600,
+            shutdown_graceful_timeout=settings.drain_timeout,
+            delete_jobs="always",
+        )
 
     async def _handle(self, context: JobContext, task_id: str) -> None:
         """Run one job: claim its task and do one attempt at it."""

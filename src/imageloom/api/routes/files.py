@@ -25,7 +25,12 @@ from imageloom.domain.errors import (
 )
 
 _CHUNK = 1 << 20  # bytes
-_MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+_MEDIA_TYPES = {
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "safetensors": "application/octet-stream",
+}
 _UPLOAD_BODY = {
     "parameters": [IDEMPOTENCY_KEY],
     "requestBody": {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from imageloom.api.auth import Reader
+from imageloom.api.auth import Reader, Writer
 from imageloom.api.context import InContext
 from imageloom.api.routing import both_slashes, errors_of
 from imageloom.api.shapes import (
@@ -13,14 +13,17 @@ from imageloom.api.shapes import (
     PageView,
     QueuesView,
     QueueView,
+    RetiredView,
     WorkersView,
+    adapter_model_view,
     model_view,
     worker_view,
 )
+from imageloom.core.adapters import list_adapters, retire
 from imageloom.core.models import list_models
 from imageloom.core.monitor import healthy, list_workers, queue_states
 from imageloom.domain.errors import NoWorker
-from imageloom.task_types.registry import TASK_TYPES
+from imageloom.task_types.registry import QUEUES
 
 HEALTH_TIMEOUT = 3.0  # seconds that a health check waits for the database
 
@@ -36,11 +39,27 @@ def monitoring_router() -> APIRouter:
         summary="List the models that a task may name",
         tags=["models"],
     )
-    async def models(context: InContext, _tenant: Reader) -> PageView[ModelView]:
+    async def models(context: InContext, tenant: Reader) -> PageView[ModelView]:
         found = await list_models(context.services.pool)
         defaults = context.services.settings.default_models.values()
         items = [model_view(model, defaults=defaults) for model in found]
+        items += [
+            adapter_model_view(adapter)
+            for adapter in await list_adapters(context.services, tenant=tenant)
+        ]
         return PageView(items=items, total=len(items), page=1, page_size=max(50, len(items)))
+
+    @both_slashes(
+        router.delete,
+        "/models/{name}",
+        operation_id="retire_model",
+        summary="Take one of your adapters out of use",
+        tags=["models"],
+        responses=errors_of(404, 422),
+    )
+    async def retire_model(name: str, context: InContext, tenant: Writer) -> RetiredView:
+        await retire(context.services, name, tenant=tenant)
+        return RetiredView(name=name, retired=True)
 
     @both_slashes(
         router.get,
@@ -50,7 +69,7 @@ def monitoring_router() -> APIRouter:
         tags=["monitoring"],
     )
     async def queues(context: InContext, _tenant: Reader) -> QueuesView:
-        states = await queue_states(context.services, names=tuple(TASK_TYPES))
+        states = await queue_states(context.services, names=QUEUES)
         return QueuesView(
             queues=[
                 QueueView(

@@ -227,7 +227,7 @@ async def _create(
     """Validate a body against its task type and submit it."""
     refuse_query(request)
     services = context.services
-    params = await prepare_request(services, task_type, body)
+    params = await prepare_request(services, task_type, body, tenant=tenant)
     task = await submit(
         services,
         tenant=tenant,

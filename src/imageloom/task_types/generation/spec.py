@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.errors import InvalidParams, UnknownModel
 from imageloom.domain.seeds import MAX_SEED, draw_seed, picture_seed
-from imageloom.domain.work import GenerationWork, InputImage
+from imageloom.domain.work import GenerationWork, InputImage, LoraUse
 from imageloom.images import Picture, Transparency, fit_picture
 from imageloom.settings import Limits
 from imageloom.task_types.parsing import parse_params
@@ -108,12 +108,6 @@ class Generation:
         """
         asked = _typed(params)
         model = _base(model)
-        if asked.loras:
-            # Adapters come with training; until a tenant has one, every name is unknown.
-            raise UnknownModel(
-                f"loras: there is no adapter {asked.loras[0].name!r}; GET /models lists them",
-                param="loras",
-            )
         follows_input = asked.input_image_url is not None and not (asked.width or asked.height)
         if asked.strength is not None and asked.input_image_url is None:
             raise InvalidParams(
@@ -136,7 +130,7 @@ class Generation:
             }
         )
         _check_limits(full, model, limits)
-        return full.model_dump(mode="json", exclude={"loras"})
+        return full.model_dump(mode="json", exclude=None if full.loras else {"loras"})
 
     def output_count(self, params: Mapping[str, Any]) -> int:
         """Return how many pictures a task makes."""
@@ -153,6 +147,7 @@ class Generation:
         model: Model | None,
         inputs: Mapping[str, Picture],
         limits: Limits,
+        loras: tuple[LoraUse, ...] = (),
     ) -> Work:
         """Return the device's share: one seed per picture, the input at the size it is drawn."""
         model = _base(model)
@@ -174,6 +169,7 @@ class Generation:
             strength=_or(params["strength"], 1.0),
             seeds=tuple(picture_seed(params["seed"], i) for i in range(params["num_outputs"])),
             image=image,
+            loras=loras,
         )
         return Work(
             message=msgspec.msgpack.encode(work),

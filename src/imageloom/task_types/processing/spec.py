@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.errors import InvalidInput, InvalidParams, UnknownModel
-from imageloom.domain.work import InputImage, ProcessingWork
+from imageloom.domain.work import InputImage, LoraUse, ProcessingWork
 from imageloom.images import Picture, Transparency, fit_picture, resized_size
 from imageloom.settings import Limits
 from imageloom.task_types.parsing import parse_params
@@ -102,6 +102,7 @@ class Processing:
         model: Model | None,
         inputs: Mapping[str, Picture],
         limits: Limits,
+        loras: tuple[LoraUse, ...] = (),  # processing has no adapters
     ) -> Work:
         """Return the device's share of one picture.
 

@@ -1,0 +1,25 @@
+"""Fine-tuning: LoRA adapters of a UNet, one optimiser step at a time.
+
+`plan` needs no torch, so that a data set can be looked at before any device is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imageloom.domain.work import TrainingWork
+    from imageloom.runtime.torch_device import TorchDevice
+    from imageloom.runtime.units import Attempt, Units
+
+
+def open_trainer(work: TrainingWork, attempt: Attempt, device: TorchDevice) -> Units:
+    """Return the units of a training: caching, one picture each, then one optimiser step each.
+
+    A checkpoint adds units after its step: one for each held-out picture and sample, one to write.
+    Raises: InvalidParams for a model or configuration that cannot be trained; ModelNotInstalled;
+    BadWeights.
+    """
+    from imageloom.runtime.training.trainer import Trainer
+
+    return Trainer(work, attempt, device)

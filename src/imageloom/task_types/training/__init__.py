@@ -1,0 +1,1 @@
+"""Fine-tuning: a LoRA of a base model from a data set."""

@@ -1,0 +1,16 @@
+"""Training on the device: one optimiser step a unit of work."""
+
+from __future__ import annotations
+
+import msgspec
+
+from imageloom.domain.work import TrainingWork
+from imageloom.runtime.residency import Residency
+from imageloom.runtime.training import open_trainer
+from imageloom.runtime.units import Attempt, Units
+
+
+def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
+    """Return the steps of a training, which has a copy of the base model to itself."""
+    decoded = msgspec.msgpack.decode(work, type=TrainingWork)
+    return open_trainer(decoded, attempt, residency.device)

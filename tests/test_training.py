@@ -1,0 +1,289 @@
+"""Trainings of a running installation: from a zip of pictures to an adapter that requests name."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from api_helpers import refusal
+from conftest import wait_for
+from imageloom.core.adapters import publish_in
+from imageloom.core.services import Services
+from imageloom.domain.errors import InvalidInput
+from imageloom.domain.tasks import AdapterFile
+from imageloom.store import tasks
+from imageloom.store.pool import transaction
+from imageloom.worker.adapters import local_adapters
+from training_pictures import CAPTION, archive, checkered_dress, data_set, png
+
+if TYPE_CHECKING:
+    from conftest import Live
+
+QUICK = {"epochs": 4, "batch_size": 4, "checkpoint_every": 5, "seed": 7, "trigger_word": "sks"}
+
+
+def upload(live: Live, data: bytes) -> str:
+    with live.client() as client:
+        answer = client.post("/files", files={"file": ("d.zip", data, "application/zip")})
+        return str(answer.raise_for_status().json()["url"])
+
+
+def train(live: Live, name: str, url: str, **config: Any) -> dict[str, Any]:
+    with live.client() as client:
+        body = {"dataset_url": url, "output_name": name, "config": {**QUICK, **config}}
+        answer = client.post("/training/", json=body)
+        assert answer.status_code == 201, answer.text
+        made: dict[str, Any] = answer.json()
+        return made
+
+
+def read(live: Live, training_id: str) -> dict[str, Any]:
+    with live.client() as client:
+        answer: dict[str, Any] = client.get(f"/training/{training_id}").raise_for_status().json()
+        return answer
+
+
+def over(live: Live, training_id: str, status: str = "completed") -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        now = read(live, training_id)
+        return now if now["status"] in ("completed", "failed", "cancelled") else None
+
+    found = wait_for(ended, what="the training's end", timeout=150)
+    assert found["status"] == status, found["error"]
+    return found
+
+
+def losses(live: Live, training_id: str) -> list[dict[str, Any]]:
+    with live.client() as client:
+        found: list[dict[str, Any]] = client.get(f"/training/{training_id}/losses").json()["items"]
+        return found
+
+
+def drawn(live: Live, **body: Any) -> NDArray[np.int64]:
+    """Return the picture of a generation."""
+    with live.client() as client:
+        full = {"steps": 12, "width": 64, "height": 64, "seed": 3, "output_format": "png", **body}
+        answer = client.post("/tasks/generation", json=full)
+        assert answer.status_code == 201, answer.text
+    task: Any = live.wait_task(answer.json()["id"], "completed", "failed")
+    assert task["status"] == "completed", task["error"]
+    data = httpx.get(task["output"]["images"][0]["url"]).content
+    return np.asarray(Image.open(io.BytesIO(data)), np.int64)
+
+
+@pytest.fixture(scope="module")
+def dress(live: Live) -> str:
+    return upload(live, data_set())
+
+
+@pytest.fixture(scope="module")
+def trained(live: Live, dress: str) -> dict[str, Any]:
+    """A finished training of a few seconds, with samples."""
+    made = train(live, "sks-dress", dress, epochs=10, sample_prompts=[CAPTION])
+    assert made["id"].startswith("train_")
+    assert (made["type"], made["status"]) == ("training", "pending")
+    assert made["output"]["metrics"]["loss"] is None
+    return over(live, made["id"])
+
+
+def test_a_training_reports_every_step_and_publishes_an_adapter(
+    live: Live, trained: dict[str, Any]
+) -> None:
+    metrics = trained["output"]["metrics"]
+    assert (metrics["current_epoch"], metrics["epochs"]) == (10, 10)
+    assert metrics["step"] == metrics["steps"]
+    found = losses(live, trained["id"])
+    assert [each["step"] for each in found] == list(range(1, metrics["steps"] + 1))
+    assert found[-1]["loss"] == metrics["loss"]
+    adapter = trained["output"]["adapter"]
+    assert (adapter["name"], adapter["version"]) == ("sks-dress", 1)
+    assert httpx.get(adapter["url"]).status_code == 200
+    samples = trained["output"]["samples"]
+    assert [sample["prompt"] for sample in samples] == [CAPTION] * len(samples)
+    assert len({sample["step"] for sample in samples}) == len(samples) > 1
+    for sample in samples:
+        Image.open(io.BytesIO(httpx.get(sample["url"]).content)).verify()
+    with live.client() as client:
+        models = client.get("/models").json()["items"]
+    (entry,) = [model for model in models if model["kind"] == "adapter"]
+    assert (entry["name"], entry["base_model"]) == ("sks-dress", "imageloom-tiny")
+
+
+def test_the_next_generation_uses_it_by_name(live: Live, trained: dict[str, Any]) -> None:
+    def with_weight(weight: float) -> NDArray[np.int64]:
+        return drawn(live, prompt=CAPTION, loras=[{"name": "sks-dress", "weight": weight}])
+
+    plain = drawn(live, prompt=CAPTION)
+    assert (with_weight(0) == plain).all()
+    whole, half = (np.abs(with_weight(weight) - plain).mean() for weight in (1, 0.5))
+    assert whole > 2
+    assert 0.2 * whole < half < 0.9 * whole
+    assert (drawn(live, prompt=CAPTION) == plain).all()  # nothing of it stays
+
+
+def test_a_name_is_taken_once_and_versioned_on_request(
+    live: Live, dress: str, trained: dict[str, Any]
+) -> None:
+    body = {"dataset_url": dress, "output_name": "sks-dress", "config": QUICK}
+    with live.client() as client:
+        assert refusal(client.post("/training", json=body)) == (409, "conflict", "output_name")
+    second = over(live, train(live, "sks-dress", dress, version=True)["id"])
+    assert second["output"]["adapter"]["version"] == 2
+
+
+def test_cancel_keeps_the_last_checkpoint_when_asked(live: Live, dress: str) -> None:
+    made = train(live, "half-done", dress, epochs=400)
+    wait_for(lambda: read(live, made["id"])["output"]["metrics"]["step"] >= 12, what="steps")
+    with live.client() as client:
+        answer = client.post(f"/training/{made['id']}/cancel", json={"keep": True})
+    ended = answer.raise_for_status().json()
+    assert ended["status"] == "cancelled"
+    assert ended["output"]["adapter"]["name"] == "half-done"
+    assert 0 < ended["output"]["adapter"]["step"] < 1600
+    drawn(live, prompt=CAPTION, loras=[{"name": "half-done"}])
+
+
+def test_a_retired_adapter_cannot_be_named_any_more(live: Live, dress: str) -> None:
+    over(live, train(live, "short-lived", dress, epochs=2, layout="kohya")["id"])
+    drawn(live, prompt=CAPTION, loras=[{"name": "short-lived"}])
+    with live.client() as client:
+        assert client.delete("/models/short-lived").json() == {
+            "name": "short-lived",
+            "retired": True,
+        }
+        assert refusal(client.delete("/models/short-lived"))[0] == 404
+        body = {"prompt": "x", "loras": [{"name": "short-lived"}]}
+        answer = client.post("/tasks/generation", json=body)
+        assert refusal(answer) == (422, "unknown_model", "loras.0.name")
+
+
+@pytest.mark.parametrize("victim", ["imageloom device", "imageloom worker"])
+def test_a_killed_training_goes_on_from_its_checkpoint(live: Live, dress: str, victim: str) -> None:
+    name = f"killed-{victim.split()[-1]}"
+    config = {"epochs": 30, "checkpoint_every": 20}
+    calm = over(live, train(live, f"{name}-calm", dress, **config)["id"])
+    made = train(live, name, dress, **config)
+    wait_for(lambda: read(live, made["id"])["output"]["metrics"]["step"] >= 45, what="steps")
+    live.kill(victim)
+    ended = over(live, made["id"])
+    assert ended["attempt"] == 2
+    assert losses(live, made["id"]) == losses(live, calm["id"])
+    assert ended["output"]["adapter"]["sha256"] == calm["output"]["adapter"]["sha256"]
+
+
+def test_generation_goes_on_beside_a_training(live: Live, dress: str) -> None:
+    made = train(live, "beside", dress, epochs=400)
+    wait_for(lambda: read(live, made["id"])["output"]["metrics"]["step"] >= 3, what="steps")
+    drawn(live, prompt="a red dress")
+    now = read(live, made["id"])
+    assert now["status"] == "running"
+    with live.client() as client:
+        client.post(f"/training/{made['id']}/cancel").raise_for_status()
+
+
+async def test_a_task_whose_adapter_was_deleted_meanwhile_fails_by_name(
+    services: Services, api: httpx.AsyncClient
+) -> None:
+    file = AdapterFile(key="adapters/default/0", sha256="0", size=1, step=1, held_out_loss=None)
+    url = (await api.post("/files", files={"file": data_set(4)})).json()["url"]
+    body = {"dataset_url": url, "output_name": "gone", "config": {"trigger_word": "sks"}}
+    made = (await api.post("/training", json=body)).raise_for_status().json()
+    async with transaction(services.pool) as conn:
+        training = await tasks.lock(conn, made["id"])
+        assert training is not None
+        await publish_in(conn, training, file, lineage={})
+    asked = {"prompt": "x", "loras": [{"name": "gone", "weight": 0.5}]}
+    created = (await api.post("/tasks/generation", json=asked)).raise_for_status().json()
+    assert created["params"]["loras"] == [{"name": "gone", "version": 1, "weight": 0.5}]
+    assert (await api.delete("/models/gone")).status_code == 200
+    async with transaction(services.pool) as conn:
+        task = await tasks.lock(conn, created["id"])
+    assert task is not None
+    with pytest.raises(InvalidInput, match=r"loras\.0\.name: the adapter 'gone' was deleted"):
+        await local_adapters(services, task)
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"output_name": "../x"}, "output_name"),
+    ({"output_name": ""}, "output_name"),
+    ({"output_name": "x" * 65}, "output_name"),
+    ({"base_model": "none"}, "base_model"),
+    ({"base_model": "flux-schnell"}, "base_model"),
+    ({"base_model": "grabcut"}, "base_model"),
+    ({"dataset_url": "http://127.0.0.1/x.zip"}, "dataset_url"),
+    ({"dataset_url": 1}, "dataset_url"),
+    ({"config": {"epochs": 0}}, "config.epochs"),
+    ({"config": {"learning_rate": 10}}, "config.learning_rate"),
+    ({"config": {"learning_rate": 0}}, "config.learning_rate"),
+    ({"config": {"batch_size": "1"}}, "config.batch_size"),
+    ({"config": {"rank": 0}}, "config.rank"),
+    ({"config": {"epoch": 1}}, "config.epoch"),
+    ({"cfg": {}}, "cfg"),
+]
+
+
+@pytest.mark.parametrize(("change", "param"), BAD)
+async def test_a_senseless_request_is_refused_by_name(
+    tenant: httpx.AsyncClient, change: dict[str, Any], param: str
+) -> None:
+    url = (await tenant.post("/files", files={"file": data_set(4)})).json()["url"]
+    body = {"dataset_url": url, "output_name": "x", **change}
+    answer = await tenant.post("/training", json=body)
+    assert refusal(answer)[::2] == (422, param)
+
+
+ARCHIVES: list[tuple[str, bytes, str]] = [
+    ("a picture", png(checkered_dress(0)), "zip"),
+    ("no pictures", archive({"notes.txt": b"x"}), "0 usable pictures"),
+    ("three pictures", data_set(3), "4"),
+    ("no captions", data_set(4, captions=False), "caption"),
+    ("climbs out", archive({"../evil.png": png(checkered_dress(0))}), "../evil.png"),
+    ("code", archive({"train.py": b"print()"}), "train.py"),
+]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"), [case[1:] for case in ARCHIVES], ids=[case[0] for case in ARCHIVES]
+)
+async def test_a_data_set_of_no_use_is_refused_before_the_queue(
+    tenant: httpx.AsyncClient, data: bytes, text: str
+) -> None:
+    url = (await tenant.post("/files", files={"file": data})).json()["url"]
+    for path in ("/training", "/training/preflight"):
+        answer = await tenant.post(path, json={"dataset_url": url, "output_name": "x"})
+        assert refusal(answer)[::2] == (422, "dataset_url"), path
+        assert text in answer.json()["error"]["message"]
+    queues = (await tenant.get("/monitoring/queues")).json()["queues"]
+    assert [each["pending"] for each in queues if each["name"] == "training"] == [0]
+
+
+async def test_preflight_tells_what_is_in_a_data_set(tenant: httpx.AsyncClient) -> None:
+    files = {f"{i}.png": png(checkered_dress(i)) for i in range(5)}
+    files |= {"copy.png": files["0.png"], "broken.png": files["1.png"][:90]}
+    url = (await tenant.post("/files", files={"file": archive(files)})).json()["url"]
+    body = {"dataset_url": url, "config": {"trigger_word": "sks", "epochs": 3, "batch_size": 2}}
+    told = (await tenant.post("/training/preflight", json=body)).raise_for_status().json()
+    assert told["usable"] == 5
+    assert {each["name"] for each in told["problems"]} >= {"broken.png"}
+    assert {each["caption"] for each in told["pictures"]} == {"sks"}
+    assert sum(told["buckets"].values()) == 5
+    assert told["estimate"]["steps"] == 9
+
+
+async def test_trainings_of_others_are_not_there(
+    tenant: httpx.AsyncClient, stranger: httpx.AsyncClient
+) -> None:
+    url = (await tenant.post("/files", files={"file": data_set(4)})).json()["url"]
+    made = await tenant.post("/training", json={"dataset_url": url, "output_name": "mine"})
+    path = f"/training/{made.json()['id']}"
+    for target in (path, f"{path}/losses"):
+        assert refusal(await stranger.get(target))[0] == 404
+    assert refusal(await stranger.post(f"{path}/cancel"))[0] == 404
+    theirs = await stranger.post("/training", json={"dataset_url": url, "output_name": "x"})
+    assert refusal(theirs)[::2] == (422, "dataset_url")

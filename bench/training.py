@@ -173,7 +173,7 @@ class Plain:
                 r=RANK,
                 lora_alpha=RANK,
                 init_lora_weights="gaussian",
-                target_modules=list(TARGETS),
+                target_modules=list(TARGETS["unet"]),
             )
         )
         self._scheduler = DDPMScheduler.from_config(self._pipe.scheduler.config)

@@ -149,8 +149,17 @@ def test_cancel_keeps_the_last_checkpoint_when_asked(live: Live, dress: str) -> 
     drawn(live, prompt=CAPTION, loras=[{"name": "half-done"}])
 
 
+def test_text_encoders_are_trained_on_request(live: Live, dress: str) -> None:
+    config = {"epochs": 2, "layout": "kohya", "text_encoders": True}
+    made = over(live, train(live, "with-words", dress, **config)["id"])
+    file = httpx.get(made["output"]["adapter"]["url"]).content
+    parts = (b"lora_unet_down_blocks_", b"lora_te1_text_model_", b"lora_te2_text_model_")
+    assert all(part in file for part in parts)
+    drawn(live, prompt=CAPTION, loras=[{"name": "with-words"}])
+
+
 def test_a_retired_adapter_cannot_be_named_any_more(live: Live, dress: str) -> None:
-    over(live, train(live, "short-lived", dress, epochs=2, layout="kohya")["id"])
+    over(live, train(live, "short-lived", dress, epochs=2)["id"])
     drawn(live, prompt=CAPTION, loras=[{"name": "short-lived"}])
     with live.client() as client:
         assert client.delete("/models/short-lived").json() == {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from PIL import Image
 
 from imageloom.domain.catalog import BUILTIN, Model
 from imageloom.domain.errors import BadWeights, InvalidInput, InvalidParams
-from imageloom.domain.work import TrainingPicture, TrainingWork
+from imageloom.domain.work import GenerationWork, LoraUse, TrainingPicture, TrainingWork
 from imageloom.images import Picture
 from imageloom.runtime.training import open_trainer
 from imageloom.runtime.training.keeping import ORDINARY, prompts_to_keep
@@ -38,6 +41,7 @@ from imageloom.runtime.units import Dropped  # noqa: E402
 
 TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 LAYERS = 84  # linear layers of the tiny model's transformers
+TEXT_LAYERS = 30  # and of its text encoders, two layers deep and three
 
 
 @dataclass
@@ -137,18 +141,41 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
+def named_pictures(pictures: tuple[TrainingPicture, ...]) -> tuple[TrainingPicture, ...]:
+    return tuple(
+        msgspec.structs.replace(picture, caption=f"zwx, {picture.caption}") for picture in pictures
+    )
+
+
+@pytest.fixture(scope="module")
 def trained(
-    pictures: tuple[TrainingPicture, ...],
+    named_pictures: tuple[TrainingPicture, ...],
     device: TorchDevice,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Trained:
     """Nine steps, three an epoch: flips, a noise offset, checkpoints after 4, 8 and 9."""
     folder = tmp_path_factory.mktemp("trained")
-    named = tuple(
-        msgspec.structs.replace(picture, caption=f"zwx, {picture.caption}") for picture in pictures
-    )
-    work = _work(named, folder, flip=True, noise_offset=0.05)
+    work = _work(named_pictures, folder, flip=True, noise_offset=0.05)
     return Trained(work, train(work, device))
+
+
+@pytest.fixture(scope="module")
+def trained_with_text(
+    named_pictures: tuple[TrainingPicture, ...],
+    device: TorchDevice,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Trained:
+    """Six steps of the UNet and both text encoders, checkpoints after 4 and 6."""
+    folder = tmp_path_factory.mktemp("trained-with-text")
+    work = _work(named_pictures, folder, text_encoders=True, epochs=2)
+    return Trained(work, train(work, device))
+
+
+@pytest.fixture(params=["trained", "trained_with_text"])
+def either(request: pytest.FixtureRequest) -> Trained:
+    """A training without and with the text encoders."""
+    found: Trained = request.getfixturevalue(request.param)
+    return found
 
 
 def test_every_step_is_told_once_and_in_order(trained: Trained) -> None:
@@ -174,18 +201,19 @@ def test_each_checkpoint_shows_each_prompt_with_its_own_seed(trained: Trained) -
 
 
 def test_a_resumed_training_equals_the_undisturbed_one_tensor_for_tensor(
-    trained: Trained, device: TorchDevice, tmp_path: Path
+    either: Trained, device: TorchDevice, tmp_path: Path
 ) -> None:
-    begun = trained.heard.checkpoints[0]
+    begun = either.heard.checkpoints[0]
     heard = train(
-        msgspec.structs.replace(trained.work, folder=str(tmp_path), resume=begun["path"]), device
+        msgspec.structs.replace(either.work, folder=str(tmp_path), resume=begun["path"]), device
     )
-    assert [step["step"] for step in heard.steps] == list(range(begun["step"] + 1, 10))
+    steps = len(either.heard.steps)
+    assert [step["step"] for step in heard.steps] == list(range(begun["step"] + 1, steps + 1))
     assert [step["loss"] for step in heard.steps] == [
-        step["loss"] for step in trained.heard.steps[begun["step"] :]
+        step["loss"] for step in either.heard.steps[begun["step"] :]
     ]
-    assert heard.pictures == trained.heard.pictures[1:]
-    for one, other in zip(heard.checkpoints, trained.heard.checkpoints[1:], strict=True):
+    assert heard.pictures == either.heard.pictures[1:]
+    for one, other in zip(heard.checkpoints, either.heard.checkpoints[1:], strict=True):
         assert one["held_out_loss"] == other["held_out_loss"]
         for kind in ("path", "adapter_path"):
             assert Path(one[kind]).read_bytes() == Path(other[kind]).read_bytes()
@@ -222,12 +250,43 @@ def test_a_cancel_leaves_at_the_next_step(work: TrainingWork, device: TorchDevic
     assert len(heard.steps) == 2
 
 
-def loaded_layers(unet: Any) -> dict[str, Any]:
-    return {
-        name: parameter
-        for name, parameter in unet.named_parameters()
-        if ".lora_A." in name or ".lora_B." in name
-    }
+def loaded_layers(pipeline: Any, adapter: str) -> dict[str, Any]:
+    """The matrices of an adapter that diffusers has loaded, by their names in our files."""
+    found = {}
+    for part in ("unet", "transformer", "text_encoder", "text_encoder_2"):
+        network = getattr(pipeline, part, None)
+        for name, parameter in network.named_parameters() if network is not None else ():
+            if f".lora_A.{adapter}." in name or f".lora_B.{adapter}." in name:
+                bare = name.replace(f".{adapter}.", ".").removeprefix("text_model.")
+                level = "text_model." if part.startswith("text_encoder") else ""
+                found[f"{part}.{level}{bare}"] = parameter
+    return found
+
+
+@contextmanager
+def without_warnings(*networks: str) -> Iterator[None]:
+    """Fail where diffusers or transformers warns of anything but an adapter of these alone."""
+    told: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            told.append(record.getMessage())
+
+    listener = Listener(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.addHandler(listener)
+            logger.setLevel(logging.WARNING)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(listener)
+            logger.setLevel(level)
+    absent = [f"prefix='{part}'" for part in ("text_encoder", "text_encoder_2")]
+    allowed = [part for part in absent if part.split("'")[1] not in networks]
+    assert [text for text in told if not any(part in text for part in allowed)] == []
 
 
 def stock_picture(pipeline: Any, *, seed: int) -> Picture:
@@ -245,45 +304,88 @@ def stock_picture(pipeline: Any, *, seed: int) -> Picture:
     return Picture(width=image.width, height=image.height, rgb=image.tobytes())
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder", "text_encoder_2"])
 def test_an_adapter_at_weight_zero_answers_as_the_base_does(
-    trained: Trained, device: TorchDevice
+    trained_with_text: Trained, device: TorchDevice, part: str
 ) -> None:
     base = Base(TINY, device)
-    caption = base.caption("zwx, a dress")
-    path = Path(trained.work.pictures[0].path)
-    example = base.example(path, caption, size=Size(width=64, height=64), flip=False)
+    path = Path(trained_with_text.work.pictures[0].path)
+    example = base.example(path, "zwx, a dress", size=Size(width=64, height=64), flip=False)
     asked = (example.latents, torch.tensor([500]), [example])
     with torch.no_grad():
         before = base.answer(*asked)
-        adapter = Adapter(base.unet, trained.work)
+        networks = base.networks(text_encoders=True)
+        adapter = Adapter({part: networks[part]}, trained_with_text.work)
         assert torch.equal(base.answer(*asked), before)
-        adapter.load(read_tensors(trained.adapter)[0])
+        adapter.load(read_tensors(trained_with_text.adapter)[0])
         assert not torch.allclose(base.answer(*asked), before, atol=1e-3)
         with adapter.weighing(0.0):
             assert torch.equal(base.answer(*asked), before)
 
 
+def drawn(model: StockPipeline, adapter: Path) -> Picture:
+    """What a generation draws with the adapter."""
+    asked = GenerationWork(
+        model=TINY,
+        prompt="zwx, a dress",
+        negative_prompt="",
+        width=64,
+        height=64,
+        steps=TINY.steps,
+        guidance_scale=TINY.guidance_scale,
+        strength=0.6,
+        seeds=(5,),
+        image=None,
+        loras=(LoraUse(name="mine", path=str(adapter), sha256="mine", weight=1.0),),
+    )
+    return model.draw(asked, seed=5, between_steps=lambda _: None)
+
+
 @pytest.mark.parametrize("layout", ["diffusers", "kohya"])
 def test_every_trained_layer_loads_in_a_stock_pipeline_and_draws_the_same(
-    trained: Trained, device: TorchDevice, tmp_path: Path, layout: str
+    either: Trained, device: TorchDevice, tmp_path: Path, layout: str
 ) -> None:
-    path, (tensors, metadata) = trained.adapter, read_tensors(trained.adapter)
+    path, (tensors, metadata) = either.adapter, read_tensors(either.adapter)
     if layout == "kohya":
         path = tmp_path / "kohya.safetensors"
         write_tensors(path, *to_kohya(tensors, metadata))
-    pipeline = StockPipeline.load(TINY, device)._text_to_image
-    pipeline.load_lora_weights(str(path), adapter_name="mine")
-    loaded = loaded_layers(pipeline.unet)
-    assert len(loaded) == len(tensors) == 2 * LAYERS
+    model = StockPipeline.load(TINY, device)
+    ours = drawn(model, path)
+    pipeline = model._text_to_image
+    with without_warnings(*{name.split(".")[0] for name in tensors}):
+        pipeline.load_lora_weights(str(path), adapter_name="mine")
+    loaded = loaded_layers(pipeline, "mine")
+    assert loaded.keys() == tensors.keys()
+    text = either.work.text_encoders
+    assert len(tensors) == 2 * (LAYERS + (TEXT_LAYERS if text else 0))
     for name, parameter in loaded.items():
-        assert torch.equal(parameter, tensors["unet." + name.replace(".mine.", ".")])
-    assert stock_picture(pipeline, seed=5) == trained.heard.pictures[-1]["picture"]
+        assert torch.equal(parameter, tensors[name])
+    told = either.heard.pictures[-1]["picture"]
+    assert stock_picture(pipeline, seed=5) == ours == told
 
 
-def test_every_layer_has_its_alpha_in_kohya_s_layout(trained: Trained) -> None:
-    kohya, metadata = to_kohya(*read_tensors(trained.adapter))
-    assert len(kohya) == 3 * LAYERS
-    assert all(name.startswith("lora_unet_") for name in kohya)
+def test_captions_teach_the_text_encoders(trained_with_text: Trained) -> None:
+    tensors, metadata = read_tensors(trained_with_text.adapter)
+    moved = {name for name, tensor in tensors.items() if ".lora_B." in name and tensor.any()}
+    # The last layer of SDXL's first encoder is computed, and read by nothing.
+    unread = {
+        name for name in tensors if name.startswith("text_encoder.text_model.encoder.layers.1.")
+    }
+    assert moved == {name for name in tensors if ".lora_B." in name} - unread
+    entries = json.loads(metadata["lora_adapter_metadata"])
+    for part in ("unet", "text_encoder", "text_encoder_2"):
+        assert (entries[f"{part}.r"], entries[f"{part}.lora_alpha"]) == (4, 8.0)
+        named = {
+            name.removesuffix(".lora_B.weight") for name in moved if name.startswith(f"{part}.")
+        }
+        assert all(name.endswith(tuple(entries[f"{part}.target_modules"])) for name in named)
+
+
+def test_every_layer_has_its_alpha_in_kohya_s_layout(trained_with_text: Trained) -> None:
+    kohya, metadata = to_kohya(*read_tensors(trained_with_text.adapter))
+    assert len(kohya) == 3 * (LAYERS + TEXT_LAYERS)
+    parts = {name.split("_text_model_")[0] for name in kohya if not name.startswith("lora_unet_")}
+    assert parts == {"lora_te1", "lora_te2"}
     assert {kohya[name].item() for name in kohya if name.endswith(".alpha")} == {8.0}
     assert json.loads(metadata["imageloom_adapter"])["imageloom.base_model"] == "imageloom-tiny"
 
@@ -322,11 +424,6 @@ def test_models_that_cannot_be_trained_are_refused_without_weights(
     model = next(model for model in BUILTIN if model.name == name)
     with pytest.raises(InvalidParams, match=r"base_model: .* cannot be trained here"):
         open_trainer(msgspec.structs.replace(work, model=model), Heard(), device)
-
-
-def test_training_text_encoders_is_refused_by_name(work: TrainingWork, device: TorchDevice) -> None:
-    with pytest.raises(InvalidParams, match=r"config\.text_encoders"):
-        open_trainer(msgspec.structs.replace(work, text_encoders=True), Heard(), device)
 
 
 def test_a_picture_that_cannot_be_read_is_named(
@@ -382,14 +479,18 @@ def tiny_sd1(tmp_path_factory: pytest.TempPathFactory) -> Model:
 def test_stable_diffusion_1_is_trained_and_its_adapter_loads(
     work: TrainingWork, device: TorchDevice, tiny_sd1: Model
 ) -> None:
-    heard = train(msgspec.structs.replace(work, model=tiny_sd1, epochs=1), device)
+    work = msgspec.structs.replace(work, model=tiny_sd1, epochs=1, text_encoders=True)
+    heard = train(work, device)
     tensors, metadata = read_tensors(Path(heard.checkpoints[-1]["adapter_path"]))
-    kohya = to_kohya(tensors, metadata)
+    assert {name.split(".")[0] for name in tensors} == {"unet", "text_encoder"}
+    assert all(tensor.any() for tensor in tensors.values())
+    kohya, _ = to_kohya(tensors, metadata)
+    assert any(name.startswith("lora_te_text_model_") for name in kohya)
     pipeline = StockPipeline.load(tiny_sd1, device)._text_to_image
-    for name, layout in (("ours", tensors), ("kohya", kohya[0])):
-        pipeline.load_lora_weights(layout, adapter_name=name)
-        mine = [key for key in loaded_layers(pipeline.unet) if f".{name}." in key]
-        assert len(mine) == len(tensors)
+    for name, layout in (("ours", tensors), ("kohya", kohya)):
+        with without_warnings("unet", "text_encoder"):
+            pipeline.load_lora_weights(layout, adapter_name=name)
+        assert loaded_layers(pipeline, name).keys() == tensors.keys()
         pipeline.unload_lora_weights()
 
 

@@ -305,7 +305,7 @@ def _work(
         min_snr_gamma=config["min_snr_gamma"],
         noise_offset=config["noise_offset"],
         flip=config["flip"],
-        text_encoders=False,
+        text_encoders=config["text_encoders"],
         checkpoint_every=config["checkpoint_every"],
         sample_prompts=tuple(config["sample_prompts"]),
         layout=config["layout"],

@@ -1,11 +1,11 @@
-"""The weights that are trained: a LoRA on every linear layer of the UNet's transformers."""
+"""The weights that are trained: a LoRA on the linear layers of a model's transformers."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -16,55 +16,62 @@ from imageloom.domain.work import TrainingWork
 from imageloom.runtime.training.checkpoint import ADAPTER_KEY
 from imageloom.runtime.training.plan import derived_seed
 
-TARGETS = (
-    "ff.net.0.proj",
-    "ff.net.2",
-    "proj_in",
-    "proj_out",
-    "to_k",
-    "to_out.0",
-    "to_q",
-    "to_v",
-)
+_CLIP = ("fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj")
+# The layers that get a LoRA, by how their names end, for each network that may be trained.
+TARGETS: Final[Mapping[str, Sequence[str]]] = {
+    "unet": (
+        "ff.net.0.proj",
+        "ff.net.2",
+        "proj_in",
+        "proj_out",
+        "to_k",
+        "to_out.0",
+        "to_q",
+        "to_v",
+    ),
+    "text_encoder": _CLIP,
+    "text_encoder_2": _CLIP,
+}
 _PEFT_NAME = "default"
 
 
 class Adapter:
-    """The LoRA of a UNet, float32, with all its numbers in one tensor.
+    """The LoRA of one network or several, float32, with all its numbers in one tensor.
 
     `parameters` is that tensor [n] with its gradient, tensors end to end in the order of their
     names, so that clipping and the optimiser are one operation each instead of hundreds.
     """
 
-    def __init__(self, unet: nn.Module, work: TrainingWork) -> None:
-        """Add the LoRA to `unet`, which must be frozen; it changes no answer yet."""
-        self._unet = unet
+    def __init__(self, networks: Mapping[str, nn.Module], work: TrainingWork) -> None:
+        """Add the LoRA to frozen networks, by name in the pipeline; it changes no answer yet."""
+        self._networks = tuple(sorted(networks))
         self._work = work
-        config = LoraConfig(r=work.rank, lora_alpha=work.alpha, target_modules=list(TARGETS))
-        inject_adapter_in_model(config, unet, adapter_name=_PEFT_NAME)
-        named = {name: value for name, value in unet.named_parameters() if value.requires_grad}
-        for parameter in named.values():
-            # A half-precision weight would swallow most updates: they are 1e-4 of it.
-            parameter.data = parameter.data.float()
-        # Sorted as the file's names are, which lack peft's name for the adapter.
-        self._named = {name: named[name] for name in sorted(named, key=_file_name)}
-        self._layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
+        named: dict[str, nn.Parameter] = {}
+        self._layers: list[LoraLayer] = []
+        for part, network in networks.items():
+            targets = list(TARGETS[part])
+            config = LoraConfig(r=work.rank, lora_alpha=work.alpha, target_modules=targets)
+            inject_adapter_in_model(config, network, adapter_name=_PEFT_NAME)
+            for name, parameter in network.named_parameters():
+                if parameter.requires_grad:
+                    # A half-precision weight would swallow most updates: they are 1e-4 of it.
+                    parameter.data = parameter.data.float()
+                    named[_file_name(part, name)] = parameter
+            self._layers += [each for each in network.modules() if isinstance(each, LoraLayer)]
+        self._named = {name: named[name] for name in sorted(named)}
         self._scaling = work.alpha / work.rank
         self._begin()
         self.parameters = self._laid_end_to_end()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return a copy of the tensors by the names that diffusers reads."""
-        return {
-            f"unet.{_file_name(name)}": parameter.detach().clone()
-            for name, parameter in self._named.items()
-        }
+        return {name: parameter.detach().clone() for name, parameter in self._named.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the numbers of `tensors`, as `tensors()` returned them."""
         with torch.no_grad():
             for name, parameter in self._named.items():
-                parameter.copy_(tensors[f"unet.{_file_name(name)}"])
+                parameter.copy_(tensors[name])
 
     @contextmanager
     def weighing(self, weight: float) -> Iterator[None]:
@@ -80,18 +87,19 @@ class Adapter:
     def metadata(self) -> dict[str, str]:
         """Return what a file of this adapter says of itself, in the one key that diffusers reads.
 
-        Ours are the entries that begin with `imageloom.`; diffusers takes those of `unet.` only.
+        Ours are the entries that begin with `imageloom.`; diffusers takes those of its networks.
         """
         work = self._work
         entries: dict[str, Any] = {
-            "unet.r": work.rank,
-            "unet.lora_alpha": work.alpha,
-            "unet.target_modules": list(TARGETS),
             "imageloom.base_model": work.model.name,
             "imageloom.base_source": work.model.source,
             "imageloom.base_revision": work.model.revision,
             "imageloom.family": work.model.family,
         }
+        for part in self._networks:
+            entries[f"{part}.r"] = work.rank
+            entries[f"{part}.lora_alpha"] = work.alpha
+            entries[f"{part}.target_modules"] = list(TARGETS[part])
         return {ADAPTER_KEY: json.dumps(entries, sort_keys=True)}
 
     def _begin(self) -> None:
@@ -122,5 +130,13 @@ class Adapter:
         return whole
 
 
-def _file_name(name: str) -> str:
-    return name.replace(f".{_PEFT_NAME}.", ".")
+def _file_name(part: str, name: str) -> str:
+    """Return a parameter's name in files: without peft's name for the adapter.
+
+    transformers 5 dropped a level of CLIP's text model; files have it, and every version reads it.
+    """
+    bare = name.replace(f".{_PEFT_NAME}.", ".")
+    level = "text_model."
+    if part.startswith("text_encoder") and not bare.startswith(level):
+        bare = level + bare
+    return f"{part}.{bare}"

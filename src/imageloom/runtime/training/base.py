@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import InvalidInput
@@ -23,10 +23,12 @@ from imageloom.runtime.stock import BetweenSteps, load_pipeline
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.training.plan import Size
 
+_ENCODERS = ("text_encoder", "text_encoder_2")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caption:
-    """A caption as the UNet takes it: `tokens` [1, n, d], and for SDXL `pooled` [1, p]."""
+    """Captions as the UNet takes them: `tokens` [n, m, d], and for SDXL `pooled` [n, p]."""
 
     tokens: Tensor
     pooled: Tensor | None
@@ -37,38 +39,50 @@ class Example:
     """A picture as the UNet takes it.
 
     `latents` float32 [1 or 2, c, h, w], the second one mirrored, scaled as the denoiser expects
-    them. `time_ids` float32 [1, 6] are SDXL's original size, crop and target size, else None.
+    them. `caption` is the text. `time_ids` float32 [1, 6] are SDXL's original size, crop and target
+    size, else None.
     """
 
     latents: Tensor
-    caption: Caption
+    caption: str
     time_ids: Tensor | None
 
 
 class Base:
-    """A diffusers pipeline whose weights are never changed, in a copy of its own."""
+    """A diffusers pipeline whose weights are never changed, in a copy of its own.
+
+    What is trained is added to its networks.
+    """
 
     def __init__(self, model: Model, device: TorchDevice) -> None:
         """Read local weights onto the device. Raises: ModelNotInstalled, BadWeights."""
         self._model = model
         self._device = device
         self._pipeline = load_pipeline(model, device)
+        self._remembered: dict[str, Caption] = {}
         self.unet = self._pipeline.unet
         self.scheduler = self._pipeline.scheduler
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        for part in ("unet", "vae", *_ENCODERS):
             module = getattr(self._pipeline, part, None)
             if module is not None:
                 module.requires_grad_(False)
 
+    def networks(self, *, text_encoders: bool) -> dict[str, nn.Module]:
+        """Return what is trained, by its name in the pipeline."""
+        parts = ("unet", *_ENCODERS) if text_encoders else ("unet",)
+        found = {part: getattr(self._pipeline, part, None) for part in parts}
+        return {part: network for part, network in found.items() if network is not None}
+
     def caption(self, text: str) -> Caption:
         """Return what the text encoders make of a prompt, in the dtype of the weights."""
-        arguments = {"do_classifier_free_guidance": False, "num_images_per_prompt": 1}
-        found = self._pipeline.encode_prompt(text, device=self._device.device, **arguments)
-        if self._model.family == "sdxl":
-            return Caption(tokens=found[0], pooled=found[2])
-        return Caption(tokens=found[0], pooled=None)
+        return self._captions([text])
 
-    def example(self, path: Path, caption: Caption, *, size: Size, flip: bool) -> Example:
+    def remember(self, text: str) -> None:
+        """Encode a prompt for good: it is not encoded again, whatever the encoders learn."""
+        if text not in self._remembered:
+            self._remembered[text] = self.caption(text)
+
+    def example(self, path: Path, caption: str, *, size: Size, flip: bool) -> Example:
         """Return a picture file scaled to cover `size`, cropped in its middle and encoded.
 
         The latents are the mean of what the autoencoder answers: they are kept for all epochs, and
@@ -95,31 +109,32 @@ class Base:
         )
 
     def release_encoders(self) -> None:
-        """Give the memory of the text encoders back: every caption has been seen."""
-        for part in ("text_encoder", "text_encoder_2"):
+        """Give the memory of the text encoders back: every caption is remembered."""
+        for part in _ENCODERS:
             if hasattr(self._pipeline, part):
                 setattr(self._pipeline, part, None)
-        # Drawing decodes in the precision of the other weights, as generation does.
-        self._pipeline.vae.to(self._device.dtype)
         gc.collect()
         if self._device.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def settle_decoder(self) -> None:
+        """Decode in the precision of the other weights, as generation does: all is encoded."""
+        self._pipeline.vae.to(self._device.dtype)
+
     def answer(self, noisy: Tensor, timesteps: Tensor, examples: Sequence[Example]) -> Tensor:
         """Return the UNet's prediction for noisy latents [n, c, h, w] of `n` examples."""
-        tokens = torch.cat([example.caption.tokens for example in examples])
+        caption = self._captions([example.caption for example in examples])
         extra: dict[str, Any] = {}
-        pooled = [e.caption.pooled for e in examples if e.caption.pooled is not None]
         time_ids = [example.time_ids for example in examples if example.time_ids is not None]
-        if pooled:
+        if time_ids:
             extra["added_cond_kwargs"] = {
-                "text_embeds": torch.cat(pooled),
+                "text_embeds": caption.pooled,
                 "time_ids": torch.cat(time_ids),
             }
         answer: Tensor = self.unet(
             noisy,
             timesteps,
-            encoder_hidden_states=tokens,
+            encoder_hidden_states=caption.tokens,
             return_dict=False,
             **extra,
         )[0]
@@ -127,31 +142,29 @@ class Base:
 
     def draw(
         self,
-        caption: Caption,
-        empty: Caption,
+        caption: str,
         *,
         side: int,
         steps: int,
         seed: int,
         between_steps: BetweenSteps,
     ) -> Picture:
-        """Draw one square picture with the UNet as it is now, as `StockPipeline.draw` does."""
-        drawn = self._drawn(caption, empty, side, steps, seed, between_steps, output_type="pil")
+        """Draw one square picture with what is trained as it is, as `StockPipeline.draw` does."""
+        drawn = self._drawn(caption, side, steps, seed, between_steps, output_type="pil")
         image = drawn.convert("RGB")
         return Picture(width=image.width, height=image.height, rgb=image.tobytes())
 
     def drawn_example(
         self,
-        caption: Caption,
-        empty: Caption,
+        caption: str,
         *,
         side: int,
         steps: int,
         seed: int,
         between_steps: BetweenSteps,
     ) -> Example:
-        """Return a square picture that the UNet draws, before it is decoded."""
-        drawn = self._drawn(caption, empty, side, steps, seed, between_steps, output_type="latent")
+        """Return a square picture of the prompt as the UNet draws it, before it is decoded."""
+        drawn = self._drawn(caption, side, steps, seed, between_steps, output_type="latent")
         size = Size(width=side, height=side)
         return Example(
             latents=drawn.float()[None],
@@ -161,8 +174,7 @@ class Base:
 
     def _drawn(
         self,
-        caption: Caption,
-        empty: Caption,
+        caption: str,
         side: int,
         steps: int,
         seed: int,
@@ -176,18 +188,19 @@ class Base:
             between_steps((step + 1) / max(1, pipe.num_timesteps))
             return tensors
 
+        wanted, unwanted = self.caption(caption), self.caption("")
         arguments: dict[str, Any] = {}
         if self._model.family == "sdxl":
             told = (self._model.native_size or side,) * 2
             arguments = {
-                "pooled_prompt_embeds": caption.pooled,
-                "negative_pooled_prompt_embeds": empty.pooled,
+                "pooled_prompt_embeds": wanted.pooled,
+                "negative_pooled_prompt_embeds": unwanted.pooled,
                 "original_size": told,
                 "target_size": told,
             }
         return self._pipeline(
-            prompt_embeds=caption.tokens,
-            negative_prompt_embeds=empty.tokens,
+            prompt_embeds=wanted.tokens,
+            negative_prompt_embeds=unwanted.tokens,
             num_inference_steps=steps,
             guidance_scale=self._model.guidance_scale,
             width=side,
@@ -197,6 +210,28 @@ class Base:
             output_type=output_type,
             **arguments,
         ).images[0]
+
+    def _captions(self, texts: Sequence[str]) -> Caption:
+        """Return prompts as the UNet takes them, `tokens` [n, m, d] and `pooled` [n, p] or None.
+
+        Those that are remembered come from there, the others through the encoders in one pass.
+        """
+        new = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+        found = dict(self._remembered)
+        if new:
+            arguments = {"do_classifier_free_guidance": False, "num_images_per_prompt": 1}
+            encoded = self._pipeline.encode_prompt(new, device=self._device.device, **arguments)
+            for row, text in enumerate(new):
+                found[text] = Caption(
+                    tokens=encoded[0][row : row + 1],
+                    pooled=encoded[2][row : row + 1] if self._model.family == "sdxl" else None,
+                )
+        captions = [found[text] for text in texts]
+        pooled = [caption.pooled for caption in captions if caption.pooled is not None]
+        return Caption(
+            tokens=torch.cat([caption.tokens for caption in captions]),
+            pooled=torch.cat(pooled) if pooled else None,
+        )
 
     def _encoded(self, pixels: Tensor) -> Tensor:
         vae = self._pipeline.vae

@@ -20,6 +20,8 @@ from imageloom.runtime.training.checkpoint import ADAPTER_KEY
 
 OWN_KEY = "imageloom_adapter"
 _PARTS = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+# Stable Diffusion 1 has one text encoder, and its name there has no number.
+_SD1_PARTS = {**_PARTS, "text_encoder": "lora_te"}
 _SIDES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 
 
@@ -31,13 +33,14 @@ def to_kohya(
     The weights are the same objects. Raises: BadWeights where a tensor is not of a LoRA.
     """
     entries = json.loads(metadata.get(ADAPTER_KEY, "{}"))
+    parts = _SD1_PARTS if entries.get("imageloom.family") == "sd1" else _PARTS
     made: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         found = re.fullmatch(r"(\w+)\.(.+)\.(lora_[AB]\.weight)", name)
-        if found is None or found[1] not in _PARTS:
+        if found is None or found[1] not in parts:
             raise BadWeights(f"the adapter's tensor {name!r} is not of a LoRA as we write it")
         part, layer, side = found.groups()
-        target = f"{_PARTS[part]}_{layer.replace('.', '_')}"
+        target = f"{parts[part]}_{layer.replace('.', '_')}"
         made[f"{target}.{_SIDES[side]}"] = tensor
         if side == "lora_A.weight":
             alpha = entries.get(f"{part}.lora_alpha", len(tensor))

@@ -26,7 +26,7 @@ from imageloom.domain.work import TrainingPicture, TrainingWork
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.training import plan
 from imageloom.runtime.training.adapter import Adapter
-from imageloom.runtime.training.base import Base, Caption, Example
+from imageloom.runtime.training.base import Base, Example
 from imageloom.runtime.training.checkpoint import State, read_state, write_state, write_tensors
 from imageloom.runtime.training.keeping import Kept, prompts_to_keep, rows_of_kept
 from imageloom.runtime.training.layouts import to_kohya
@@ -67,11 +67,6 @@ class Trainer:
         Raises: InvalidParams, InvalidInput, ModelNotInstalled, BadWeights.
         """
         plan.check_trainable(work.model)
-        if work.text_encoders:
-            raise InvalidParams(
-                "config.text_encoders: text encoders are not trained here; leave it out",
-                param="config.text_encoders",
-            )
         self._work = work
         self._attempt = attempt
         self._device = _exact_enough(device)
@@ -82,7 +77,8 @@ class Trainer:
         self._steps_per_epoch = len(self._batches(0))
         self._base = Base(work.model, self._device)
         self._diffusion = Diffusion.of(self._base.scheduler, self._device.device)
-        self._adapter = Adapter(self._base.unet, work)
+        networks = self._base.networks(text_encoders=work.text_encoders)
+        self._adapter = Adapter(networks, work)
         self._optimiser = torch.optim.AdamW(
             [self._adapter.parameters], weight_decay=WEIGHT_DECAY, fused=True
         )
@@ -90,7 +86,6 @@ class Trainer:
         self._step = 0 if self._resumed is None else self._resumed.step
         self._examples: list[Example] = []
         self._judged: list[Example] = []
-        self._prompts: list[Caption] = []
         self._kept: list[Kept] = []
         self._units = self._all_units()
 
@@ -125,7 +120,7 @@ class Trainer:
                     yield from self._checkpoint()
 
     def _cache(self) -> Iterator[None]:
-        """Encode every picture and caption once; they are the same in every epoch."""
+        """Encode every picture once, and every caption unless the text encoders are trained."""
         for picture, size in zip(self._seen, self._sizes, strict=True):
             self._examples.append(self._example(picture, size, flip=self._work.flip))
             yield
@@ -133,23 +128,24 @@ class Trainer:
             size = _bucket_of(picture, side=self._side)
             self._judged.append(self._example(picture, size, flip=False))
             yield
-        self._prompts = [self._base.caption(text) for text in ("", *self._work.sample_prompts)]
-        captions = [picture.caption for picture in self._seen]
-        kept = [self._base.caption(text) for text in prompts_to_keep(captions)]
-        self._base.release_encoders()
+        self._base.settle_decoder()
+        kept = prompts_to_keep([picture.caption for picture in self._seen])
+        if not self._work.text_encoders:
+            for text in ("", *self._work.sample_prompts, *kept):
+                self._base.remember(text)
+            self._base.release_encoders()
         yield
 
         for index, caption in enumerate(kept):
             self._keep(index, caption)
             yield
 
-    def _keep(self, index: int, caption: Caption) -> None:
+    def _keep(self, index: int, caption: str) -> None:
         """Keep the base model's answers to a prompt, before the adapter has changed any."""
         generator = self._generator("keep", index)
         with torch.no_grad(), self._precision():
             example = self._base.drawn_example(
                 caption,
-                self._prompts[0],
                 side=self._side,
                 steps=KEPT_STEPS,
                 seed=plan.derived_seed(self._work.seed, "draw", index),
@@ -168,8 +164,9 @@ class Trainer:
         ]
 
     def _example(self, picture: TrainingPicture, size: plan.Size, *, flip: bool) -> Example:
-        caption = self._base.caption(picture.caption)
-        return self._base.example(Path(picture.path), caption, size=size, flip=flip)
+        if not self._work.text_encoders:
+            self._base.remember(picture.caption)
+        return self._base.example(Path(picture.path), picture.caption, size=size, flip=flip)
 
     def _batches(self, epoch: int) -> list[plan.Step]:
         return plan.steps_of_epoch(
@@ -347,12 +344,10 @@ class Trainer:
         return float(losses.mean())
 
     def _draw_sample(self, index: int, *, place: int) -> None:
-        empty, *prompts = self._prompts
         seed = picture_seed(self._work.seed, index)
         with self._precision():
             picture = self._base.draw(
-                prompts[index],
-                empty,
+                self._work.sample_prompts[index],
                 side=self._side,
                 steps=min(self._work.model.steps, SAMPLE_STEPS),
                 seed=seed,

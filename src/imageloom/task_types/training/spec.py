@@ -41,6 +41,9 @@ class TrainingConfig(BaseModel):
     min_snr_gamma: float | None = Field(5.0, gt=0, le=100, allow_inf_nan=False)
     noise_offset: float = Field(0.0, ge=0, le=0.5, allow_inf_nan=False)
     flip: bool = Field(False, description="See pictures mirrored, too")
+    text_encoders: bool = Field(
+        False, description="Train them beside the denoiser; every step then encodes its captions"
+    )
     publish: Literal["best", "last"] = Field(
         "best", description="Which checkpoint: of the lowest held-out loss, or the last"
     )

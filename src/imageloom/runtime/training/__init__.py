@@ -1,4 +1,4 @@
-"""Fine-tuning: LoRA adapters of a UNet, one optimiser step at a time.
+"""Fine-tuning: LoRA adapters of a denoiser, one optimiser step at a time.
 
 `plan` needs no torch, so that a data set can be looked at before any device is.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -17,8 +17,9 @@ from imageloom.runtime.training.checkpoint import ADAPTER_KEY
 from imageloom.runtime.training.plan import derived_seed
 
 _CLIP = ("fc1", "fc2", "k_proj", "out_proj", "q_proj", "v_proj")
-# The layers that get a LoRA, by how their names end, for each network that may be trained.
-TARGETS: Final[Mapping[str, Sequence[str]]] = {
+# The layers that get a LoRA, by how their names end or as a regular expression of the whole name,
+# for each network that may be trained.
+TARGETS: Final[Mapping[str, str | tuple[str, ...]]] = {
     "unet": (
         "ff.net.0.proj",
         "ff.net.2",
@@ -28,6 +29,11 @@ TARGETS: Final[Mapping[str, Sequence[str]]] = {
         "to_out.0",
         "to_q",
         "to_v",
+    ),
+    # Inside blocks: the last layer of all, which makes the latents, is a `proj_out` too.
+    "transformer": (
+        r".*\.(attn\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out)"
+        r"|ff(_context)?\.net\.(0\.proj|2)|proj_mlp|proj_out)"
     ),
     "text_encoder": _CLIP,
     "text_encoder_2": _CLIP,
@@ -49,8 +55,7 @@ class Adapter:
         named: dict[str, nn.Parameter] = {}
         self._layers: list[LoraLayer] = []
         for part, network in networks.items():
-            targets = list(TARGETS[part])
-            config = LoraConfig(r=work.rank, lora_alpha=work.alpha, target_modules=targets)
+            config = LoraConfig(r=work.rank, lora_alpha=work.alpha, target_modules=_targets(part))
             inject_adapter_in_model(config, network, adapter_name=_PEFT_NAME)
             for name, parameter in network.named_parameters():
                 if parameter.requires_grad:
@@ -99,7 +104,7 @@ class Adapter:
         for part in self._networks:
             entries[f"{part}.r"] = work.rank
             entries[f"{part}.lora_alpha"] = work.alpha
-            entries[f"{part}.target_modules"] = list(TARGETS[part])
+            entries[f"{part}.target_modules"] = _targets(part)
         return {ADAPTER_KEY: json.dumps(entries, sort_keys=True)}
 
     def _begin(self) -> None:
@@ -128,6 +133,11 @@ class Adapter:
             parameter.grad = whole.grad[start:end].view(parameter.shape)
             start = end
         return whole
+
+
+def _targets(part: str) -> str | list[str]:
+    targets = TARGETS[part]
+    return targets if isinstance(targets, str) else list(targets)
 
 
 def _file_name(part: str, name: str) -> str:

@@ -1,16 +1,12 @@
-"""The frozen base model of a training: what it makes of captions and pictures, and what it draws.
-
-Stable Diffusion 1 and XL differ in three places, all here: how many text encoders there are, what
-else the UNet is told, and by which names the pipeline takes prepared prompts.
-"""
+"""The frozen base model of a training: what it makes of captions and pictures, what it draws."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from PIL import Image
@@ -21,31 +17,31 @@ from imageloom.domain.errors import InvalidInput
 from imageloom.images import Picture
 from imageloom.runtime.stock import BetweenSteps, load_pipeline
 from imageloom.runtime.torch_device import TorchDevice
+from imageloom.runtime.training.family import Caption, Family
+from imageloom.runtime.training.flux import Flux
+from imageloom.runtime.training.objective import Objective
 from imageloom.runtime.training.plan import Size
+from imageloom.runtime.training.stable_diffusion import StableDiffusion
 
 _ENCODERS = ("text_encoder", "text_encoder_2")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caption:
-    """Captions as the UNet takes them: `tokens` [n, m, d], and for SDXL `pooled` [n, p]."""
-
-    tokens: Tensor
-    pooled: Tensor | None
+_FAMILIES: Final[Mapping[str, Callable[[Model, Any], Family]]] = {
+    "sdxl": StableDiffusion,
+    "sd1": StableDiffusion,
+    "flux": Flux,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A picture as the UNet takes it.
+    """A picture as the denoiser takes it.
 
     `latents` float32 [1 or 2, c, h, w], the second one mirrored, scaled as the denoiser expects
-    them. `caption` is the text. `time_ids` float32 [1, 6] are SDXL's original size, crop and target
-    size, else None.
+    them. `caption` is the text. `told` are the numbers of the family, float32 [1, ...], or None.
     """
 
     latents: Tensor
     caption: str
-    time_ids: Tensor | None
+    told: Tensor | None
 
 
 class Base:
@@ -60,16 +56,19 @@ class Base:
         self._device = device
         self._pipeline = load_pipeline(model, device)
         self._remembered: dict[str, Caption] = {}
-        self.unet = self._pipeline.unet
-        self.scheduler = self._pipeline.scheduler
-        for part in ("unet", "vae", *_ENCODERS):
+        self._family = _FAMILIES[model.family](model, self._pipeline)
+        for part in (self._family.denoiser, "vae", *_ENCODERS):
             module = getattr(self._pipeline, part, None)
             if module is not None:
                 module.requires_grad_(False)
 
+    def objective(self) -> Objective:
+        """Return what the denoiser was trained to do. Raises: InvalidParams."""
+        return self._family.objective()
+
     def networks(self, *, text_encoders: bool) -> dict[str, nn.Module]:
         """Return what is trained, by its name in the pipeline."""
-        parts = ("unet", *_ENCODERS) if text_encoders else ("unet",)
+        parts = (self._family.denoiser, *(_ENCODERS if text_encoders else ()))
         found = {part: getattr(self._pipeline, part, None) for part in parts}
         return {part: network for part, network in found.items() if network is not None}
 
@@ -105,7 +104,7 @@ class Base:
         return Example(
             latents=torch.cat([self._encoded(view) for view in views]),
             caption=caption,
-            time_ids=self._time_ids(original, size, crop=(round(top * scale), round(left * scale))),
+            told=self._family.told(original, size, crop=(round(top * scale), round(left * scale))),
         )
 
     def release_encoders(self) -> None:
@@ -122,23 +121,10 @@ class Base:
         self._pipeline.vae.to(self._device.dtype)
 
     def answer(self, noisy: Tensor, timesteps: Tensor, examples: Sequence[Example]) -> Tensor:
-        """Return the UNet's prediction for noisy latents [n, c, h, w] of `n` examples."""
+        """Return the denoiser's prediction for noisy latents [n, c, h, w] of `n` examples."""
         caption = self._captions([example.caption for example in examples])
-        extra: dict[str, Any] = {}
-        time_ids = [example.time_ids for example in examples if example.time_ids is not None]
-        if time_ids:
-            extra["added_cond_kwargs"] = {
-                "text_embeds": caption.pooled,
-                "time_ids": torch.cat(time_ids),
-            }
-        answer: Tensor = self.unet(
-            noisy,
-            timesteps,
-            encoder_hidden_states=caption.tokens,
-            return_dict=False,
-            **extra,
-        )[0]
-        return answer
+        told = [example.told for example in examples if example.told is not None]
+        return self._family.answer(noisy, timesteps, caption, torch.cat(told) if told else None)
 
     def draw(
         self,
@@ -163,13 +149,13 @@ class Base:
         seed: int,
         between_steps: BetweenSteps,
     ) -> Example:
-        """Return a square picture of the prompt as the UNet draws it, before it is decoded."""
+        """Return a square picture of the prompt as the denoiser draws it, not decoded."""
         drawn = self._drawn(caption, side, steps, seed, between_steps, output_type="latent")
         size = Size(width=side, height=side)
         return Example(
-            latents=drawn.float()[None],
+            latents=self._family.unpacked(drawn, side=side).float()[None],
             caption=caption,
-            time_ids=self._time_ids(size, size, crop=(0, 0)),
+            told=self._family.told(size, size, crop=(0, 0)),
         )
 
     def _drawn(
@@ -188,19 +174,8 @@ class Base:
             between_steps((step + 1) / max(1, pipe.num_timesteps))
             return tensors
 
-        wanted, unwanted = self.caption(caption), self.caption("")
-        arguments: dict[str, Any] = {}
-        if self._model.family == "sdxl":
-            told = (self._model.native_size or side,) * 2
-            arguments = {
-                "pooled_prompt_embeds": wanted.pooled,
-                "negative_pooled_prompt_embeds": unwanted.pooled,
-                "original_size": told,
-                "target_size": told,
-            }
         return self._pipeline(
-            prompt_embeds=wanted.tokens,
-            negative_prompt_embeds=unwanted.tokens,
+            **self._family.arguments(self.caption(caption), self.caption(""), side=side),
             num_inference_steps=steps,
             guidance_scale=self._model.guidance_scale,
             width=side,
@@ -208,29 +183,27 @@ class Base:
             generator=torch.Generator("cpu").manual_seed(seed),
             callback_on_step_end=after_step,
             output_type=output_type,
-            **arguments,
         ).images[0]
 
     def _captions(self, texts: Sequence[str]) -> Caption:
-        """Return prompts as the UNet takes them, `tokens` [n, m, d] and `pooled` [n, p] or None.
+        """Return prompts as the denoiser takes them.
 
         Those that are remembered come from there, the others through the encoders in one pass.
         """
         new = [text for text in dict.fromkeys(texts) if text not in self._remembered]
         found = dict(self._remembered)
         if new:
-            arguments = {"do_classifier_free_guidance": False, "num_images_per_prompt": 1}
-            encoded = self._pipeline.encode_prompt(new, device=self._device.device, **arguments)
+            encoded = self._family.captions(new)
             for row, text in enumerate(new):
+                one, pooled = slice(row, row + 1), encoded.pooled
                 found[text] = Caption(
-                    tokens=encoded[0][row : row + 1],
-                    pooled=encoded[2][row : row + 1] if self._model.family == "sdxl" else None,
+                    tokens=encoded.tokens[one], pooled=None if pooled is None else pooled[one]
                 )
         captions = [found[text] for text in texts]
-        pooled = [caption.pooled for caption in captions if caption.pooled is not None]
+        all_pooled = [caption.pooled for caption in captions if caption.pooled is not None]
         return Caption(
             tokens=torch.cat([caption.tokens for caption in captions]),
-            pooled=torch.cat(pooled) if pooled else None,
+            pooled=torch.cat(all_pooled) if all_pooled else None,
         )
 
     def _encoded(self, pixels: Tensor) -> Tensor:
@@ -246,15 +219,5 @@ class Base:
                 for name in ("latents_mean", "latents_std")
             )
             latents = (latents - mean) / std
-        scaled: Tensor = latents * config["scaling_factor"]
+        scaled: Tensor = (latents - (config.get("shift_factor") or 0)) * config["scaling_factor"]
         return scaled
-
-    def _time_ids(self, original: Size, size: Size, *, crop: tuple[int, int]) -> Tensor | None:
-        if self._model.family != "sdxl":
-            return None
-        told = [original.height, original.width, *crop, size.height, size.width]
-        if self._model.native_size is not None:
-            # Drawing tells such a model one size always; so does training.
-            native = self._model.native_size
-            told = [native, native, 0, 0, native, native]
-        return torch.tensor([told], dtype=torch.float32, device=self._device.device)

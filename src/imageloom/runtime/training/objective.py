@@ -1,20 +1,46 @@
 """The loss of a denoiser, and the learning rate: the mathematics of a training step.
 
-x_t = alpha_t x_0 + sigma_t noise, with alpha_t^2 + sigma_t^2 = 1 and SNR_t = (alpha_t / sigma_t)^2.
+Diffusion: x_t = alpha_t x_0 + sigma_t noise, with alpha_t^2 + sigma_t^2 = 1 and
+SNR_t = (alpha_t / sigma_t)^2. Flow: x_t = (1 - sigma) x_0 + sigma noise.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import Tensor
 
 from imageloom.domain.errors import InvalidParams
 
 Prediction = Literal["epsilon", "v_prediction"]
+
+
+class Objective(Protocol):
+    """What a denoiser learns: to answer `target` to `noised`."""
+
+    def timesteps(self, shares: Tensor, latents: Tensor) -> Tensor:
+        """Return the timesteps [n] below which a share [n] of those that a training sees lies.
+
+        For latents [..., h, w]. On the device of `shares`, in the dtype that the denoiser takes.
+        """
+        ...
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return x_t of latents [n, c, h, w] for timesteps [n]."""
+        ...
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the model should answer, shape [n, c, h, w]."""
+        ...
+
+    def weights(self, timesteps: Tensor, *, min_snr_gamma: float | None) -> Tensor:
+        """Return how much each timestep counts, shape [n]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +70,12 @@ class Diffusion:
             alpha=kept.sqrt().to(device), sigma=(1 - kept).sqrt().to(device), prediction=prediction
         )
 
+    def timesteps(self, shares: Tensor, latents: Tensor) -> Tensor:
+        """Return int64 timesteps, each as likely as any other."""
+        of = len(self.alpha)
+        return (shares * of).long().clamp(max=of - 1)
+
     def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Return x_t of latents [n, c, h, w] for timesteps [n]."""
         alpha, sigma = self._at(timesteps)
         return alpha * latents + sigma * noise
 
@@ -78,14 +108,71 @@ class Diffusion:
         return self.alpha[timesteps].view(shape), self.sigma[timesteps].view(shape)
 
 
-def spread_timesteps(count: int, *, of: int, generator: torch.Generator) -> Tensor:
-    """Return `count` timesteps from 0 to `of` - 1, one from each of as many equal ranges.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Rectified flow, between a picture and noise on a straight line.
 
-    int64 on the CPU. Each is as likely as any other, and the loss of a step varies less than with
-    independent ones.
+    Source: Esser et al. 2024 (arXiv:2403.03206).
     """
-    spread = torch.arange(count) + torch.rand(count, generator=generator)
-    return (spread * (of / count)).long().clamp(max=of - 1)
+
+    scheduler: Any
+    count: int
+
+    @classmethod
+    def of(cls, scheduler: Any) -> Self:
+        """Read it from a diffusers scheduler. Raises: InvalidParams where it is of another kind."""
+        if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            raise InvalidParams(
+                f"base_model: its scheduler is {type(scheduler).__name__}; only models with "
+                "FlowMatchEulerDiscreteScheduler are trained here",
+                param="base_model",
+            )
+        return cls(scheduler=scheduler, count=scheduler.config.num_train_timesteps)
+
+    def timesteps(self, shares: Tensor, latents: Tensor) -> Tensor:
+        """Return float32 timesteps, sigma times 1000, most of them in the middle.
+
+        They are moved towards noise as in drawing: for some models the further the more tokens a
+        picture has. Source: Esser et al. 2024, logit-normal (section 3.1) and shift (5.3.2).
+        """
+        sigma = torch.special.ndtri(shares).sigmoid()
+        config = self.scheduler.config
+        if config.use_dynamic_shifting:
+            height, width = latents.shape[-2:]
+            mu = calculate_shift(
+                height * width // 4,
+                config.base_image_seq_len,
+                config.max_image_seq_len,
+                config.base_shift,
+                config.max_shift,
+            )
+            shifted: Tensor = self.scheduler.time_shift(mu, 1.0, sigma)
+        else:
+            shifted = config.shift * sigma / (1 + (config.shift - 1) * sigma)
+        return shifted * self.count
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        return latents.lerp(noise, self._sigma(timesteps))
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Return the velocity from the picture to the noise."""
+        return noise - latents
+
+    def weights(self, timesteps: Tensor, *, min_snr_gamma: float | None) -> Tensor:
+        """Return all 1: gamma has no meaning here, which timesteps are drawn is the weight."""
+        return torch.ones_like(timesteps)
+
+    def _sigma(self, timesteps: Tensor) -> Tensor:
+        return (timesteps / self.count).view(-1, 1, 1, 1)
+
+
+def spread(count: int, *, generator: torch.Generator) -> Tensor:
+    """Return `count` numbers from 0 to 1, one from each of as many equal ranges.
+
+    float32 on the CPU. All are equally likely, and the loss of a step varies less than with
+    timesteps at independent ones.
+    """
+    return (torch.arange(count) + torch.rand(count, generator=generator)) / count
 
 
 def learning_rate(

@@ -10,12 +10,15 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from imageloom.datasets import trained_size
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import InvalidParams
 
-TRAINABLE = ("sdxl", "sd1")
+TRAINABLE = ("sdxl", "sd1", "flux")
+# Flux packs latents two by two, and sizes are multiples of 16 pixels from here on.
+FLUX_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +33,35 @@ class Size:
 Step = tuple[tuple[int, ...], ...]
 
 
-def check_trainable(model: Model) -> None:
-    """Refuse a model that cannot be trained here. Raises: InvalidParams."""
+def check_trainable(
+    model: Model, *, resolution: int, text_encoders: bool, layout: Literal["diffusers", "kohya"]
+) -> None:
+    """Refuse a model that cannot be trained here, or not so. Raises: InvalidParams."""
     if model.kind != "base" or model.family not in TRAINABLE:
         raise InvalidParams(
             f"base_model: {model.name!r} is of the family {model.family}, which cannot be trained "
             f"here; use a model of one of {', '.join(TRAINABLE)}",
             param="base_model",
+        )
+    if model.family != "flux":
+        return
+    whose = f"{model.name!r} is of the family flux"
+    if text_encoders:
+        raise InvalidParams(
+            f"config.text_encoders: {whose}, whose encoders are not trained here; leave it out",
+            param="config.text_encoders",
+        )
+    if layout == "kohya":
+        raise InvalidParams(
+            f"config.layout: {whose}, whose adapters are written in the layout diffusers only",
+            param="config.layout",
+        )
+    side = training_side(model, resolution)
+    if side < FLUX_SIDE or side % 16:
+        raise InvalidParams(
+            f"config.resolution: {whose}, which is trained at {FLUX_SIDE} pixels or more and a "
+            f"multiple of 16; found {side}",
+            param="config.resolution",
         )
 
 
@@ -48,8 +73,9 @@ def training_side(model: Model, resolution: int) -> int:
 def bucket(size: Size, *, side: int) -> Size:
     """Return the size that a picture is trained at: of its shape, at most `side` squared in area.
 
-    Multiples of 8 on a grid of about a sixteenth of the side, so that pictures of nearly one shape
-    share a size and fit in one batch. Shapes longer than 2 : 1 get 2 : 1.
+    Multiples of 8, and of 16 from a side of 256 on, on a grid of about a sixteenth of the side, so
+    that pictures of nearly one shape share a size and fit in one batch. Shapes longer than 2 : 1
+    get 2 : 1.
     """
     width, height = trained_size(size.width, size.height, side=side)
     return Size(width=width, height=height)

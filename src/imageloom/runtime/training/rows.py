@@ -1,4 +1,4 @@
-"""What goes through the UNet in one pass of a training."""
+"""What goes through the denoiser in one pass of a training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imageloom.runtime.training.base import Example
 class Rows:
     """Noisy latents, and what the model should answer to them.
 
-    `noisy` and `target` float32 [n, c, h, w]; `timesteps` int64 [n]; `weights` float32 [n] of the
+    `noisy` and `target` float32 [n, c, h, w]; `timesteps` [n]; `weights` float32 [n] of the
     losses. The first `pictures` rows are pictures that are trained on.
     """
 

@@ -30,7 +30,7 @@ from imageloom.runtime.training.base import Base, Example
 from imageloom.runtime.training.checkpoint import State, read_state, write_state, write_tensors
 from imageloom.runtime.training.keeping import Kept, prompts_to_keep, rows_of_kept
 from imageloom.runtime.training.layouts import to_kohya
-from imageloom.runtime.training.objective import Diffusion, learning_rate, spread_timesteps
+from imageloom.runtime.training.objective import learning_rate, spread
 from imageloom.runtime.training.rows import Rows, joined
 from imageloom.runtime.units import Attempt
 
@@ -66,7 +66,12 @@ class Trainer:
 
         Raises: InvalidParams, InvalidInput, ModelNotInstalled, BadWeights.
         """
-        plan.check_trainable(work.model)
+        plan.check_trainable(
+            work.model,
+            resolution=work.resolution,
+            text_encoders=work.text_encoders,
+            layout=work.layout,
+        )
         self._work = work
         self._attempt = attempt
         self._device = _exact_enough(device)
@@ -76,7 +81,7 @@ class Trainer:
         self._sizes = [_bucket_of(picture, side=self._side) for picture in self._seen]
         self._steps_per_epoch = len(self._batches(0))
         self._base = Base(work.model, self._device)
-        self._diffusion = Diffusion.of(self._base.scheduler, self._device.device)
+        self._objective = self._base.objective()
         networks = self._base.networks(text_encoders=work.text_encoders)
         self._adapter = Adapter(networks, work)
         self._optimiser = torch.optim.AdamW(
@@ -151,12 +156,11 @@ class Trainer:
                 seed=plan.derived_seed(self._work.seed, "draw", index),
                 between_steps=lambda _: self._between_steps(),
             )
-            timesteps = spread_timesteps(
-                KEPT_TIMESTEPS, of=len(self._diffusion.alpha), generator=generator
-            ).to(self._device.device)
             latents = example.latents.expand(KEPT_TIMESTEPS, -1, -1, -1)
+            shares = spread(KEPT_TIMESTEPS, generator=generator)
+            timesteps = self._objective.timesteps(shares, latents).to(self._device.device)
             noise = torch.randn(latents.shape, generator=generator).to(self._device.device)
-            noisy = self._diffusion.noised(latents, noise, timesteps)
+            noisy = self._objective.noised(latents, noise, timesteps)
             answers = self._base.answer(noisy, timesteps, [example] * KEPT_TIMESTEPS).float()
         self._kept += [
             Kept(example=example, noisy=row, timestep=timestep, answer=answer)
@@ -215,10 +219,10 @@ class Trainer:
         )
 
     def _rows_of_step(self, batches: plan.Step, generator: torch.Generator) -> Iterator[Rows]:
-        """Yield what goes through the UNet together: the batches, and what is kept beside them."""
+        """Yield what goes through the denoiser together: the batches, and what is kept beside."""
         count = sum(len(numbers) for numbers in batches)
-        timesteps = spread_timesteps(count, of=len(self._diffusion.alpha), generator=generator)
-        parts = torch.split(timesteps, [len(numbers) for numbers in batches])
+        shares = spread(count, generator=generator)
+        parts = torch.split(shares, [len(numbers) for numbers in batches])
         all_rows = [
             self._picture_rows([self._examples[number] for number in numbers], part, generator)
             for numbers, part in zip(batches, parts, strict=True)
@@ -232,7 +236,7 @@ class Trainer:
         yield from all_rows
 
     def _picture_rows(
-        self, examples: list[Example], timesteps: Tensor, generator: torch.Generator
+        self, examples: list[Example], shares: Tensor, generator: torch.Generator
     ) -> Rows:
         """Return the pictures under noise of the generator, each mirrored or not."""
         views = [0] * len(examples)
@@ -244,19 +248,19 @@ class Trainer:
             # Lets a model learn how bright a whole picture is, which plain noise hardly hides.
             shift = torch.randn((*latents.shape[:2], 1, 1), generator=generator)
             noise += self._work.noise_offset * shift
-        return self._noised(examples, latents, noise, timesteps)
+        return self._noised(examples, latents, noise, shares)
 
     def _noised(
-        self, examples: Sequence[Example], latents: Tensor, noise: Tensor, timesteps: Tensor
+        self, examples: Sequence[Example], latents: Tensor, noise: Tensor, shares: Tensor
     ) -> Rows:
         device = self._device.device
-        noise, timesteps = noise.to(device), timesteps.to(device)
+        noise, timesteps = noise.to(device), self._objective.timesteps(shares, latents).to(device)
         return Rows(
             examples=examples,
-            noisy=self._diffusion.noised(latents, noise, timesteps),
+            noisy=self._objective.noised(latents, noise, timesteps),
             timesteps=timesteps,
-            target=self._diffusion.target(latents, noise, timesteps),
-            weights=self._diffusion.weights(timesteps, min_snr_gamma=self._work.min_snr_gamma),
+            target=self._objective.target(latents, noise, timesteps),
+            weights=self._objective.weights(timesteps, min_snr_gamma=self._work.min_snr_gamma),
             pictures=len(examples),
         )
 
@@ -273,9 +277,9 @@ class Trainer:
     def _train_halfway(self, count: int, generator: torch.Generator) -> None:
         """Teach the adapter at half its weight to aim between the base model and the pictures."""
         numbers = torch.randint(0, len(self._examples), (self._due(),), generator=generator)
-        timesteps = torch.rand(len(numbers), generator=generator) * len(self._diffusion.alpha)
-        for number, timestep in zip(numbers.tolist(), timesteps.long(), strict=True):
-            rows = self._picture_rows([self._examples[number]], timestep[None], generator)
+        shares = torch.rand(len(numbers), generator=generator)
+        for number, share in zip(numbers.tolist(), shares, strict=True):
+            rows = self._picture_rows([self._examples[number]], share[None], generator)
             with torch.no_grad(), self._adapter.weighing(0.0), self._precision():
                 base = self._base.answer(rows.noisy, rows.timesteps, rows.examples).float()
             aim = base.lerp(rows.target, HALFWAY_AIM)
@@ -334,12 +338,11 @@ class Trainer:
 
     def _held_out_loss(self, index: int, example: Example) -> float:
         """Return the loss of a picture that is not trained on, with noise that never changes."""
-        rows = torch.arange(JUDGED_TIMESTEPS)
-        timesteps = ((rows + 0.5) / JUDGED_TIMESTEPS * len(self._diffusion.alpha)).long()
+        shares = (torch.arange(JUDGED_TIMESTEPS) + 0.5) / JUDGED_TIMESTEPS
         latents = example.latents[:1].expand(JUDGED_TIMESTEPS, -1, -1, -1)
         noise = torch.randn(latents.shape, generator=self._generator("held-out", index))
         with torch.no_grad():
-            judged = self._noised([example] * JUDGED_TIMESTEPS, latents, noise, timesteps)
+            judged = self._noised([example] * JUDGED_TIMESTEPS, latents, noise, shares)
             losses = self._losses(judged) * judged.weights
         return float(losses.mean())
 

@@ -80,8 +80,14 @@ def prepare(params: TrainingParams, *, model: Model) -> dict[str, Any]:
 
     Raises: InvalidParams where the model cannot be trained.
     """
-    plan.check_trainable(model)
     asked = params.config
+    resolution = plan.training_side(model, asked.resolution or model.default_size)
+    plan.check_trainable(
+        model,
+        resolution=resolution,
+        text_encoders=asked.text_encoders,
+        layout=asked.layout,
+    )
     small = model.native_size is not None
     filled = asked.model_copy(
         update={
@@ -89,7 +95,7 @@ def prepare(params: TrainingParams, *, model: Model) -> dict[str, Any]:
             "learning_rate": asked.learning_rate or (1.5e-3 if small else 1e-4),
             "batch_size": asked.batch_size or (4 if small else 1),
             "rank": asked.rank or 16,
-            "resolution": plan.training_side(model, asked.resolution or model.default_size),
+            "resolution": resolution,
             "seed": draw_seed() if asked.seed is None else asked.seed,
             "checkpoint_every": asked.checkpoint_every or 50,
             "warmup_steps": 10 if asked.warmup_steps is None else asked.warmup_steps,

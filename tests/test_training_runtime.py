@@ -21,7 +21,7 @@ from imageloom.domain.errors import BadWeights, InvalidInput, InvalidParams
 from imageloom.domain.work import GenerationWork, LoraUse, TrainingPicture, TrainingWork
 from imageloom.images import Picture
 from imageloom.runtime.training import open_trainer
-from imageloom.runtime.training.keeping import ORDINARY, prompts_to_keep
+from imageloom.runtime.training.ordinary import ORDINARY, prompts_to_keep
 from imageloom.runtime.training.plan import Size, bucket, count_steps, steps_of_epoch
 
 torch = pytest.importorskip("torch", reason="the worker's packages are not installed")

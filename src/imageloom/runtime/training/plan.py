@@ -1,4 +1,4 @@
-"""What a training will do, known before it begins: sizes, batches, order, and a rough cost.
+"""What a training will do, known before it begins: sizes, batches, order, and how much of each.
 
 Pure functions of numbers; torch is not needed here.
 """
@@ -19,6 +19,15 @@ from imageloom.domain.errors import InvalidParams
 TRAINABLE = ("sdxl", "sd1", "flux")
 # Flux packs latents two by two, and sizes are multiples of 16 pixels from here on.
 FLUX_SIDE = 256
+# One answer of the base model is kept for so many pictures that are trained on: see `keeping`.
+PICTURES_PER_KEPT = 4
+# What is kept of a prompt: answers at this many timesteps of a picture drawn in so many steps.
+KEPT_TIMESTEPS = 8
+KEPT_STEPS = 8
+# A held-out picture is judged at this many timesteps, spread over all of them.
+JUDGED_TIMESTEPS = 4
+# A sample shows how a training goes, and more denoising steps would not show it better.
+SAMPLE_STEPS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,29 +28,28 @@ from imageloom.runtime.training import plan
 from imageloom.runtime.training.adapter import Adapter
 from imageloom.runtime.training.base import Base, Example
 from imageloom.runtime.training.checkpoint import State, read_state, write_state, write_tensors
-from imageloom.runtime.training.keeping import Kept, prompts_to_keep, rows_of_kept
+from imageloom.runtime.training.keeping import Kept, rows_of_kept
 from imageloom.runtime.training.layouts import to_kohya
 from imageloom.runtime.training.objective import learning_rate, spread
+from imageloom.runtime.training.ordinary import prompts_to_keep
+from imageloom.runtime.training.plan import (
+    JUDGED_TIMESTEPS,
+    KEPT_STEPS,
+    KEPT_TIMESTEPS,
+    PICTURES_PER_KEPT,
+    SAMPLE_STEPS,
+)
 from imageloom.runtime.training.rows import Rows, joined
 from imageloom.runtime.units import Attempt
 
 # The longest gradient that a step follows, so that one odd picture does not throw the adapter.
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 1e-2
-# One answer of the base model is kept for so many pictures that are trained on: see `keeping`.
-PICTURES_PER_KEPT = 4
-# What is kept of a prompt: answers at this many timesteps of a picture drawn in so many steps.
-KEPT_TIMESTEPS = 8
-KEPT_STEPS = 8
 # At half its weight an adapter aims this far from the base model to the pictures, and a picture
 # counts so much more there. Without it, half the weight gave 3 % of the change in pixels: what a
 # denoiser draws tips over rather than blends, so an aim of exactly half gave 12 %.
 HALFWAY_AIM = 0.8
 HALFWAY_WEIGHT = 2.0 * PICTURES_PER_KEPT
-# A held-out picture is judged at this many timesteps, spread over all of them.
-JUDGED_TIMESTEPS = 4
-# A sample shows how a training goes, and more denoising steps would not show it better.
-SAMPLE_STEPS = 20
 
 
 class Trainer:

@@ -448,7 +448,13 @@ class FakeTrainings:
             ],
             "problems": [{"name": "tiny.png", "kind": "tiny", "message": "is 8 x 8 pixels"}],
             "buckets": {"64x64": 3, "48x80": 1},
-            "estimate": {"steps": 240, "seconds": 95.0, "memory_bytes": 1_200_000_000},
+            "warnings": ["smaller than 64 pixels: 1 picture; enlarged, without fine detail"],
+            "estimate": {
+                "steps": 240,
+                "minutes": 1.6,
+                "memory_bytes": 1_200_000_000,
+                "based_on": "time measured by 1 training of imageloom-tiny on x86_64",
+            },
         }
         self.preflights: list[dict[str, Any]] = []
         self.failing: list[httpx.Response] = []

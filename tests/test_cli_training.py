@@ -68,8 +68,9 @@ def test_train_tells_what_is_there_then_how_it_goes(run: Run) -> None:
     size, *lines = done.stderr.splitlines()
     assert size.startswith("uploaded ")
     assert lines == [
-        "4 pictures: 3 of 64x64, 1 of 48x80; 240 steps, about 95 s, 1.2 GB of memory",
+        "4 pictures: 3 of 64x64, 1 of 48x80; 240 steps, about 96 s, about 1.2 GB of memory",
         "left out: tiny.png: is 8 x 8 pixels",
+        "note: smaller than 64 pixels: 1 picture; enlarged, without fine detail",
         "train_1 my-dress pending",
         "train_1 my-dress running",
         "epoch 1/2, step 1/8, loss 1.0000, 3.2 images/s, 84 s left",
@@ -179,8 +180,10 @@ def test_preflight_prints_the_report_and_trains_nothing(run: Run, server: FakeSe
     assert done.stdout.splitlines() == [
         "pictures  4",
         "sizes     3 of 64x64, 1 of 48x80",
-        "training  240 steps, about 95 s, 1.2 GB of memory",
+        "training  240 steps, about 96 s, about 1.2 GB of memory",
+        "rests on  time measured by 1 training of imageloom-tiny on x86_64",
         f"url       {UPLOADED}",
+        "note      smaller than 64 pixels: 1 picture; enlarged, without fine detail",
         "",
         "tiny.png\tis 8 x 8 pixels",
     ]

@@ -199,7 +199,9 @@ def test_preflight_says_what_is_there_and_where(server: FakeServer, pictures: Pa
         {"dataset_url": UPLOADED, "config": {"epochs": 2, "trigger_word": "sks"}}
     ]
     assert (report.dataset_url, report.usable, report.steps) == (UPLOADED, 4, 240)
-    assert (report.seconds, report.memory_bytes) == (95.0, 1_200_000_000)
+    assert (report.minutes, report.memory_bytes) == (1.6, 1_200_000_000)
+    assert report.based_on == "time measured by 1 training of imageloom-tiny on x86_64"
+    assert report.warnings == ["smaller than 64 pixels: 1 picture; enlarged, without fine detail"]
     assert report.problems == [
         sdk.DatasetProblem(name="tiny.png", kind="tiny", message="is 8 x 8 pixels")
     ]
@@ -214,7 +216,7 @@ def test_preflight_says_what_is_there_and_where(server: FakeServer, pictures: Pa
 def test_short_report_is_read_calmly(server: FakeServer) -> None:
     server.trainings.report = {"usable": 4}
     report = server.client().preflight(ZIP_URL)
-    assert (report.problems, report.buckets, report.steps, report.seconds) == ([], {}, None, None)
+    assert (report.problems, report.buckets, report.steps, report.minutes) == ([], {}, None, None)
 
 
 # --- waiting

@@ -14,11 +14,16 @@ from PIL import Image
 from api_helpers import refusal
 from conftest import wait_for
 from imageloom.core.adapters import publish_in
+from imageloom.core.claim import claim
 from imageloom.core.services import Services
+from imageloom.core.submit import create_tasks
+from imageloom.core.training import record
+from imageloom.domain.adapters import Pace, TrainingState
 from imageloom.domain.errors import InvalidInput
-from imageloom.domain.tasks import AdapterFile
-from imageloom.store import tasks
+from imageloom.domain.tasks import AdapterFile, NewTask
+from imageloom.store import tasks, workers
 from imageloom.store.pool import transaction
+from imageloom.store.workers import WorkerReport
 from imageloom.worker.adapters import local_adapters
 from training_pictures import CAPTION, archive, checkered_dress, data_set, png
 
@@ -93,7 +98,7 @@ def trained(live: Live, dress: str) -> dict[str, Any]:
 
 
 def test_a_training_reports_every_step_and_publishes_an_adapter(
-    live: Live, trained: dict[str, Any]
+    live: Live, dress: str, trained: dict[str, Any]
 ) -> None:
     metrics = trained["output"]["metrics"]
     assert (metrics["current_epoch"], metrics["epochs"]) == (10, 10)
@@ -101,6 +106,10 @@ def test_a_training_reports_every_step_and_publishes_an_adapter(
     found = losses(live, trained["id"])
     assert [each["step"] for each in found] == list(range(1, metrics["steps"] + 1))
     assert found[-1]["loss"] == metrics["loss"]
+    with live.client() as client:
+        asked = {"dataset_url": dress, "config": {"trigger_word": "sks"}}
+        told = client.post("/training/preflight", json=asked).raise_for_status().json()
+    assert told["estimate"]["based_on"].startswith("time measured by ")
     adapter = trained["output"]["adapter"]
     assert (adapter["name"], adapter["version"]) == ("sks-dress", 1)
     assert httpx.get(adapter["url"]).status_code == 200
@@ -287,6 +296,82 @@ async def test_preflight_tells_what_is_in_a_data_set(tenant: httpx.AsyncClient) 
     assert {each["caption"] for each in told["pictures"]} == {"sks"}
     assert sum(told["buckets"].values()) == 5
     assert told["estimate"]["steps"] == 9
+    assert told["estimate"].keys() == {"steps", "minutes", "memory_bytes", "based_on"}
+
+
+def worker(device: str, *, memory_bytes: int | None) -> WorkerReport:
+    return WorkerReport(
+        id=device,
+        host="here",
+        pid=1,
+        version="0",
+        status="idle",
+        queues=("generation", "training"),
+        device=device,
+        memory_bytes=memory_bytes,
+        gpu_utilization=None,
+        models=(),
+        tasks=(),
+    )
+
+
+async def test_estimate_rests_on_live_workers_and_on_the_pace_of_earlier_trainings(
+    services: Services, api: httpx.AsyncClient
+) -> None:
+    async def told(**body: Any) -> dict[str, Any]:
+        answer = await api.post("/training/preflight", json={"dataset_url": url, **body})
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
+
+    url = (await api.post("/files", files={"file": data_set()})).json()["url"]
+    alone = (await told())["estimate"]
+    assert alone["minutes"] is None
+    assert alone["based_on"].startswith("no time: no worker is alive")
+    async with transaction(services.pool) as conn:
+        await workers.heartbeat(conn, worker("x86_64", memory_bytes=None))
+    computed = (await told())["estimate"]
+    assert computed["minutes"] > 0
+    assert "time computed" in computed["based_on"]
+    assert computed["memory_bytes"] > alone["memory_bytes"]  # float32 on a CPU
+
+    # Whoever trained: here a tenant of another name.
+    pace = Pace(device="x86_64", side=64, batch_size=4, keeping=True, images_per_second=1e-3)
+    claimed = NewTask(
+        id="train_theirs",
+        tenant="stranger",
+        type="training",
+        params={"base_model": "imageloom-tiny", "config": {}},
+        inputs={},
+        max_attempts=3,
+    )
+    async with transaction(services.pool) as conn:
+        await create_tasks(conn, services.queue, [claimed])
+        task = await tasks.lock(conn, "train_theirs")
+    assert task is not None
+    assert task.job_id is not None
+    held = await claim(services, task.id, job_id=task.job_id, worker="x86_64")
+    assert held is not None
+    state = TrainingState(pace=pace)
+    assert await record(services, held, progress=0.5, state=state, losses=[])
+    measured = (await told())["estimate"]
+    assert measured["based_on"].startswith("time measured by 1 training of imageloom-tiny")
+    assert measured["minutes"] > 1000 * computed["minutes"]
+
+
+async def test_preflight_warns_where_no_worker_has_the_memory(
+    services: Services, api: httpx.AsyncClient
+) -> None:
+    async with transaction(services.pool) as conn:
+        await workers.heartbeat(conn, worker("Tesla T4", memory_bytes=15_800_000_000))
+    url = (await api.post("/files", files={"file": data_set()})).json()["url"]
+    body = {"dataset_url": url, "base_model": "sd-xl-base"}
+    told = (await api.post("/training/preflight", json=body)).raise_for_status().json()
+    assert told["estimate"]["memory_bytes"] > 15_800_000_000
+    (warning,) = [each for each in told["warnings"] if "of memory" in each]
+    assert "15.8 GB" in warning
+    body["base_model"] = "sd-1.5"
+    told = (await api.post("/training/preflight", json=body)).raise_for_status().json()
+    assert not [each for each in told["warnings"] if "of memory" in each]
 
 
 async def test_trainings_of_others_are_not_there(

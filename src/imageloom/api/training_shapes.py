@@ -12,7 +12,7 @@ from imageloom.api.urls import Urls
 from imageloom.datasets import Report
 from imageloom.domain.adapters import Adapter, Loss, TrainingState
 from imageloom.domain.tasks import Task
-from imageloom.task_types.training.spec import count_steps
+from imageloom.runtime.training.estimate import Estimate
 
 
 class MetricsView(BaseModel):
@@ -107,9 +107,12 @@ class DatasetPictureView(BaseModel):
 
 
 class EstimateView(BaseModel):
-    """What a training will take."""
+    """What a training will take, on a device that does nothing else; null is unknown."""
 
     steps: int
+    minutes: float | None = Field(description="Caching, steps and checkpoints")
+    memory_bytes: int | None = Field(description="What it adds to the memory of the device")
+    based_on: str = Field(description="What was measured, computed or lacking")
 
 
 class PreflightView(BaseModel):
@@ -176,9 +179,8 @@ def losses_view(losses: Sequence[Loss]) -> LossesView:
     )
 
 
-def preflight_view(report: Report, config: dict[str, Any]) -> PreflightView:
-    """Return what is in a data set, as its owner sees it."""
-    steps = count_steps([(item.width, item.height) for item in report.items], config)
+def preflight_view(report: Report, estimate: Estimate) -> PreflightView:
+    """Return what is in a data set and what it will take, as its owner sees it."""
     return PreflightView(
         usable=len(report.items),
         pictures=[
@@ -192,8 +194,13 @@ def preflight_view(report: Report, config: dict[str, Any]) -> PreflightView:
             for each in report.problems
         ],
         buckets={f"{width}x{height}": n for (width, height), n in report.buckets.items()},
-        warnings=list(report.warnings),
-        estimate=EstimateView(steps=steps),
+        warnings=[*report.warnings, *estimate.warnings],
+        estimate=EstimateView(
+            steps=estimate.steps,
+            minutes=estimate.minutes,
+            memory_bytes=estimate.memory_bytes,
+            based_on=estimate.based_on,
+        ),
     )
 
 

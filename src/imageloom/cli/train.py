@@ -228,6 +228,8 @@ def _note_report(report: Preflight) -> None:
     note("; ".join([f"{report.usable} pictures{sizes}", ", ".join(_estimate(report))]))
     for each in report.problems:
         note(f"left out: {each.name}: {each.message}")
+    for warning in report.warnings:
+        note(f"note: {warning}")
 
 
 def _print_report(report: Preflight, *, as_json: bool) -> None:
@@ -239,10 +241,14 @@ def _print_report(report: Preflight, *, as_json: bool) -> None:
         "pictures": str(report.usable),
         "sizes": _sizes(report),
         "training": ", ".join(_estimate(report)),
+        "rests on": report.based_on or "",
         "url": report.dataset_url,
     }
     for name, value in facts.items():
-        typer.echo(f"{name:9} {one_line(value)}")
+        if value:
+            typer.echo(f"{name:9} {one_line(value)}")
+    for warning in report.warnings:
+        typer.echo(f"{'note':9} {one_line(warning)}")
     if report.problems:
         typer.echo()
         print_rows(PROBLEM_COLUMNS, ((each.name, each.message) for each in report.problems))
@@ -257,10 +263,10 @@ def _estimate(report: Preflight) -> list[str]:
     words = []
     if report.steps is not None:
         words.append(f"{report.steps} steps")
-    if report.seconds is not None:
-        words.append(f"about {shown_duration(report.seconds)}")
+    if report.minutes is not None:
+        words.append(f"about {shown_duration(report.minutes * 60)}")
     if report.memory_bytes is not None:
-        words.append(f"{shown_bytes(report.memory_bytes)} of memory")
+        words.append(f"about {shown_bytes(report.memory_bytes)} of memory")
     return words
 
 

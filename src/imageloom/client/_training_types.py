@@ -85,6 +85,8 @@ class Preflight:
 
     `buckets` are the numbers of pictures by the size they are trained at, such as `64x64`.
     `dataset_url` is where the data set is now: `train` takes it without uploading again.
+    `minutes` and `memory_bytes` are estimates, None where the server knows nothing to make them
+    of; `based_on` says what they rest on. `warnings` are sentences about what is perhaps not meant.
     """
 
     dataset_url: str
@@ -93,8 +95,10 @@ class Preflight:
     problems: list[DatasetProblem] = field(default_factory=list)
     buckets: dict[str, int] = field(default_factory=dict)
     steps: int | None = None
-    seconds: float | None = None
+    minutes: float | None = None
     memory_bytes: int | None = None
+    based_on: str | None = None
+    warnings: list[str] = field(default_factory=list)
     raw: JSON = field(default_factory=dict, repr=False)
 
 
@@ -162,8 +166,10 @@ def preflight_from(raw: JSON, *, dataset_url: str) -> Preflight:
         problems=[_problem(each) for each in raw.get("problems") or ()],
         buckets=raw.get("buckets") or {},
         steps=integer(estimate.get("steps")),
-        seconds=estimate.get("seconds"),
+        minutes=estimate.get("minutes"),
         memory_bytes=integer(estimate.get("memory_bytes")),
+        based_on=estimate.get("based_on"),
+        warnings=[str(each) for each in raw.get("warnings") or ()],
         raw=raw,
     )
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from imageloom.core.adapters import publish_in
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
-from imageloom.core.models import choose_model, read_catalog
+from imageloom.core.models import choose_model, get_model, read_catalog
+from imageloom.core.monitor import healthy, lease
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
 from imageloom.core.submit import create_tasks
@@ -22,7 +23,8 @@ from imageloom.domain.adapters import Adapter, Loss, TrainingState
 from imageloom.domain.errors import Conflict, InvalidParams, NotFound
 from imageloom.domain.ids import new_id
 from imageloom.domain.tasks import Cancelled, Claim, NewTask, Status, Task
-from imageloom.store import adapters, tasks, training
+from imageloom.runtime.training.estimate import Device, Estimate, estimate
+from imageloom.store import adapters, tasks, training, workers
 from imageloom.store.pool import Connection, transaction
 from imageloom.task_types.training import spec
 from imageloom.task_types.training.spec import TrainingParams
@@ -167,6 +169,28 @@ async def preflight(services: Services, key: str, *, config: dict[str, Any]) -> 
             trigger_word=config["trigger_word"],
             resolution=config["resolution"],
         )
+
+
+async def estimate_training(
+    services: Services, report: Report, *, params: dict[str, Any]
+) -> Estimate:
+    """Return what a training on a data set will take, on the workers that there are now."""
+    name = params["base_model"]
+    model = await get_model(services.pool, name)
+    async with transaction(services.pool) as conn:
+        paces = await training.list_paces(conn, name)
+        found = await workers.list_all(conn, lease=lease(services))
+    amount = spec.amount_of(
+        [(item.caption, item.width, item.height) for item in report.items],
+        params["config"],
+        model=model,
+    )
+    devices = [
+        Device(name=worker.device, memory_bytes=worker.memory_bytes)
+        for worker in found
+        if healthy(worker) and spec.NAME in worker.queues
+    ]
+    return estimate(model, amount, paces=paces, devices=devices)
 
 
 @asynccontextmanager

@@ -47,11 +47,25 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How fast a training went, for estimates of others.
+
+    `side` is that of the square in pixels, `keeping` whether it also learnt to leave prompts alone.
+    """
+
+    device: str
+    side: int
+    batch_size: int
+    keeping: bool
+    images_per_second: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
     """How a training stands. `checkpoint` is the storage key of what it can go on from.
 
     `best` and `last` are the adapters of the checkpoint with the lowest held-out loss and of the
-    latest one; they may be the same.
+    latest one; they may be the same. `pace` is that of the attempt that wrote last.
     """
 
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -61,6 +75,7 @@ class TrainingState:
     checkpoint_step: int = 0
     best: AdapterFile | None = None
     last: AdapterFile | None = None
+    pace: Pace | None = None
 
     def chosen(self, *, best: bool) -> AdapterFile | None:
         """Return the adapter to publish, None before the first checkpoint."""

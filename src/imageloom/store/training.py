@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from imageloom.domain.adapters import Loss, Sample, TrainingState
+from imageloom.domain.adapters import Loss, Pace, Sample, TrainingState
 from imageloom.domain.tasks import AdapterFile, OutputImage
 from imageloom.store.pool import Connection
 
@@ -62,6 +62,20 @@ async def list_losses(conn: Connection, task_id: str) -> list[Loss]:
     return [Loss(**row) for row in await rows.fetchall()]
 
 
+async def list_paces(conn: Connection, base_model: str) -> list[Pace]:
+    """Return how fast the last trainings of a base model went, whoever's, the newest first.
+
+    Nothing else of them is told. Uses the index training_by_base.
+    """
+    rows = await conn.execute(
+        "select training->'pace' as pace from task where type = 'training'"
+        " and params->>'base_model' = %s and training->'pace'->>'images_per_second' is not null"
+        " order by created_at desc limit 20",
+        (base_model,),
+    )
+    return [Pace(**row["pace"]) for row in await rows.fetchall()]
+
+
 def _state(stored: dict[str, Any]) -> TrainingState:
     return TrainingState(
         metrics=stored["metrics"],
@@ -74,6 +88,7 @@ def _state(stored: dict[str, Any]) -> TrainingState:
         checkpoint_step=stored["checkpoint_step"],
         best=_file(stored["best"]),
         last=_file(stored["last"]),
+        pace=None if stored.get("pace") is None else Pace(**stored["pace"]),
     )
 
 

@@ -18,7 +18,7 @@ from imageloom.core.models import get_model
 from imageloom.core.services import Services
 from imageloom.core.training import begin_record, local_copy, record
 from imageloom.datasets import Report, inspect, unpack
-from imageloom.domain.adapters import Loss, Sample, TrainingState
+from imageloom.domain.adapters import Loss, Pace, Sample, TrainingState
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import DeviceLost, InvalidInput, NotFound
 from imageloom.domain.messages import Checkpoint, Done, Errored, Progress, Run, TrainingStep
@@ -28,11 +28,14 @@ from imageloom.domain.work import TrainingPicture, TrainingWork
 from imageloom.fetch import Fetcher
 from imageloom.images import Picture, encode_picture
 from imageloom.runtime.digests import weights_digest
+from imageloom.runtime.training.ordinary import prompts_to_keep
 from imageloom.storage.keys import adapter_key, checkpoint_key, checkpoint_prefix, output_key
 from imageloom.task_types.training.spec import is_held_out
 from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError
 from imageloom.worker.progress import ProgressWriter
+
+LATEST = 0.1  # how much one step counts in the pace that is told: single ones vary by half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +60,9 @@ async def train(tools: TrainingTools, claim: Claim) -> Output:
             "dataset_sha256": report.sha256,
             "base_digest": await asyncio.to_thread(weights_digest, model),
         }
-        ledger = _Ledger(tools.services, claim, replace(state, lineage=lineage))
+        ledger = _Ledger(
+            tools.services, claim, replace(state, lineage=lineage), _Speed(tools, claim, pictures)
+        )
         work = _work(
             claim,
             model,
@@ -117,11 +122,41 @@ async def _run(
             await asyncio.shield(tools.device.stop(key))
 
 
+class _Speed:
+    """How fast an attempt goes: of its steps, the latest count most."""
+
+    def __init__(
+        self, tools: TrainingTools, claim: Claim, pictures: tuple[TrainingPicture, ...]
+    ) -> None:
+        info = tools.device.info
+        self._device = "" if info is None else info.name
+        self._config = claim.task.params["config"]
+        captions = [picture.caption for picture in pictures if not picture.held_out]
+        self._keeping = bool(prompts_to_keep(captions))
+        self._seconds: float | None = None  # of one picture
+
+    def after(self, images_per_second: float) -> Pace:
+        """Return the pace with one step more, which had that one."""
+        seconds = 1 / images_per_second
+        before = seconds if self._seconds is None else self._seconds
+        self._seconds = before + LATEST * (seconds - before)
+        return Pace(
+            device=self._device,
+            side=self._config["resolution"],
+            batch_size=self._config["batch_size"],
+            keeping=self._keeping,
+            images_per_second=1 / self._seconds,
+        )
+
+
 class _Ledger:
     """How the training stands, and what of it is not written yet."""
 
-    def __init__(self, services: Services, claim: Claim, state: TrainingState) -> None:
+    def __init__(
+        self, services: Services, claim: Claim, state: TrainingState, speed: _Speed
+    ) -> None:
         self.state = state
+        self._speed = speed
         self._services = services
         self._claim = claim
         self._losses: list[Loss] = []
@@ -148,10 +183,10 @@ class _Ledger:
     def add_step(self, step: TrainingStep) -> None:
         """Note one optimiser step."""
         self._losses.append(Loss(step=step.step, loss=step.loss, learning_rate=step.learning_rate))
-        pictures = step.images_per_second
+        pace = self._speed.after(step.images_per_second)
         config = self._claim.task.params["config"]
         each = config["batch_size"] * config["gradient_accumulation"]
-        remaining = (step.steps - step.step) * each / pictures if pictures else None
+        self.state = replace(self.state, pace=pace)
         self._note(
             current_epoch=step.epoch,
             epochs=config["epochs"],
@@ -159,8 +194,8 @@ class _Ledger:
             steps=step.steps,
             loss=step.loss,
             learning_rate=step.learning_rate,
-            images_per_second=pictures,
-            eta_seconds=remaining,
+            images_per_second=pace.images_per_second,
+            eta_seconds=(step.steps - step.step) * each / pace.images_per_second,
         )
 
     async def add_sample(self, message: PictureMessage, prompts: tuple[str, ...]) -> None:

@@ -97,7 +97,8 @@ def training_router() -> APIRouter:
                 param="dataset_url",
             )
         report = await training.preflight(context.services, key, config=params["config"])
-        return preflight_view(report, params["config"])
+        estimate = await training.estimate_training(context.services, report, params=params)
+        return preflight_view(report, estimate)
 
     @both_slashes(
         router.get,

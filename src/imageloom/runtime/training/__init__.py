@@ -1,6 +1,7 @@
 """Fine-tuning: LoRA adapters of a denoiser, one optimiser step at a time.
 
-`plan` needs no torch, so that a data set can be looked at before any device is.
+`plan`, `cost`, `estimate` and `ordinary` need no torch, so that what a training will do and take is
+known before any device sees it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -10,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from imageloom.domain.catalog import Model
 from imageloom.domain.seeds import MAX_SEED, draw_seed
 from imageloom.runtime.training import plan
+from imageloom.runtime.training.cost import Amount
+from imageloom.runtime.training.ordinary import prompts_to_keep
 from imageloom.task_types.parsing import parse_params
 
 NAME = "training"
@@ -110,15 +113,32 @@ def is_held_out(index: int) -> bool:
     return index % HELD_OUT == HELD_OUT - 1
 
 
-def count_steps(sizes: Sequence[tuple[int, int]], config: Mapping[str, Any]) -> int:
-    """Return the optimiser steps of a training on pictures of these widths and heights."""
-    return plan.count_steps(
-        [
-            plan.bucket(plan.Size(width=width, height=height), side=config["resolution"])
-            for index, (width, height) in enumerate(sizes)
-            if not is_held_out(index)
-        ],
+def amount_of(
+    pictures: Sequence[tuple[str, int, int]], config: Mapping[str, Any], *, model: Model
+) -> Amount:
+    """Return in numbers a training on pictures of these captions, widths and heights."""
+    seen = [each for index, each in enumerate(pictures) if not is_held_out(index)]
+    sizes = [
+        plan.bucket(plan.Size(width=width, height=height), side=config["resolution"])
+        for _, width, height in seen
+    ]
+    steps = plan.count_steps(
+        sizes,
         batch_size=config["batch_size"],
         gradient_accumulation=config["gradient_accumulation"],
         epochs=config["epochs"],
+    )
+    return Amount(
+        steps=steps,
+        pictures=len(seen) * config["epochs"],
+        cached=len(pictures),
+        held_out=len(pictures) - len(seen),
+        kept=len(prompts_to_keep([caption for caption, _, _ in seen])),
+        checkpoints=math.ceil(steps / config["checkpoint_every"]),
+        samples=len(config["sample_prompts"]),
+        sample_steps=min(model.steps, plan.SAMPLE_STEPS),
+        pixels=max(size.width * size.height for size in sizes),
+        batch_size=config["batch_size"],
+        gradient_accumulation=config["gradient_accumulation"],
+        rank=config["rank"],
     )

@@ -1,0 +1,157 @@
+"""How much work a training is, and what memory it takes: arithmetic; torch is not needed here.
+
+Work is counted in evaluations: one answer of the UNet for one picture. What an evaluation costs is
+known by architecture. FLOP count a multiplication and an addition as two, attention included.
+Source: torch's FlopCounterMode over diffusers' UNets of the published configurations and of the
+embedded model, and the bytes that autograd keeps of them with LoRA on the layers that are trained,
+under bf16 autocast; both on the meta device, so computed and not measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from imageloom.domain.catalog import Model
+from imageloom.runtime.training.plan import (
+    JUDGED_TIMESTEPS,
+    KEPT_STEPS,
+    KEPT_TIMESTEPS,
+    PICTURES_PER_KEPT,
+)
+
+# In evaluations: one with its gradient for the adapter (2.08 to 2.17), a picture encoded (0.5 to
+# 0.7), one decoded (1.4 to 1.6).
+_TRAINED = 2.1
+_ENCODED = 0.7
+_DECODED = 1.5
+# With guidance a denoising step asks twice.
+_GUIDED = 2
+# A number of the adapter takes four float32: itself, its gradient, the two moments of AdamW.
+_ADAPTER_BYTES = 16
+# A step at its peak by what autograd keeps, and what libraries take once. Both measured: trainings
+# of the embedded model at batches of 1, 4 and 16 added 120, 136 and 232 MB to the process.
+_TRANSIENT = 1.3
+_LIBRARIES = 90_000_000
+# Autograd keeps so much more in float32 than under autocast, which holds some of both.
+_FLOAT32 = 1.5
+# A folder may be in float32, and lack or add a part: its size tells the architecture within this.
+_LIKE = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """What base models of one shape cost.
+
+    `parameters` are those of all networks, `flop` a pixel of one evaluation, `saved` the bytes a
+    pixel that autograd keeps of it in 16 bits, `width` the numbers of an adapter for each rank.
+    """
+
+    family: str
+    parameters: int
+    flop: float
+    saved: int
+    width: int
+
+
+ARCHITECTURES = (
+    Architecture(family="sdxl", parameters=3_940_000, flop=70.3e3, saved=750, width=20_224),
+    Architecture(
+        family="sdxl", parameters=3_470_000_000, flop=6.45e6, saved=8_510, width=2_659_840
+    ),
+    Architecture(family="sd1", parameters=1_070_000_000, flop=3.06e6, saved=5_050, width=423_936),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """A training in numbers.
+
+    `pictures` go through its steps, over all epochs; `pixels` is the most that one has. `kept` are
+    prompts whose pictures it leaves alone. `samples` are drawn at every checkpoint.
+    """
+
+    steps: int
+    pictures: int
+    cached: int
+    held_out: int
+    kept: int
+    checkpoints: int
+    samples: int
+    sample_steps: int
+    pixels: int
+    batch_size: int
+    gradient_accumulation: int
+    rank: int
+
+
+def step_evaluations(*, keeping: bool) -> float:
+    """Return the evaluations for one picture of a step.
+
+    Where prompts are kept, every so many pictures add an answer that is kept, one picture at half
+    the adapter's weight with an answer of its own, and what the base says to that picture.
+    """
+    share = 1 / PICTURES_PER_KEPT if keeping else 0.0
+    return _TRAINED * (1 + 3 * share) + share
+
+
+def evaluations(amount: Amount) -> float:
+    """Return the evaluations of a whole training: caching, steps, checkpoints."""
+    caching = amount.cached * _ENCODED + amount.kept * (KEPT_STEPS * _GUIDED + KEPT_TIMESTEPS)
+    sample = amount.sample_steps * _GUIDED + _DECODED
+    checkpoint = amount.held_out * JUDGED_TIMESTEPS + amount.samples * sample
+    steps = amount.pictures * step_evaluations(keeping=amount.kept > 0)
+    return caching + steps + amount.checkpoints * checkpoint
+
+
+def architecture_of(model: Model) -> Architecture | None:
+    """Return the shape that a base model has by its family and size, None where it is like none."""
+    nearest = _nearest(model)
+    if nearest is None or not 1 / _LIKE < _size_by(model, nearest) < _LIKE:
+        return None
+    return nearest
+
+
+def memory_bytes(
+    architecture: Architecture, amount: Amount, *, weight_bytes: int, parameter_bytes: int
+) -> int:
+    """Return what a training adds to the memory of the device at its peak.
+
+    `parameter_bytes` is 2 where the device computes in 16 bits, else 4.
+    """
+    adapter = _ADAPTER_BYTES * amount.rank * architecture.width
+    return weight_bytes + adapter + _step_bytes(architecture, amount, parameter_bytes)
+
+
+def weight_bytes(architecture: Architecture, *, parameter_bytes: int) -> int:
+    """Return what the weights of a base model take."""
+    return architecture.parameters * parameter_bytes
+
+
+def step_reserve(model: Model, amount: Amount, *, parameter_bytes: int) -> int:
+    """Return the bytes to keep free for a step, beside weights and adapter.
+
+    By the nearest architecture of the family, however near: some reserve is better than none.
+    """
+    nearest = _nearest(model)
+    return 0 if nearest is None else _step_bytes(nearest, amount, parameter_bytes)
+
+
+def _step_bytes(architecture: Architecture, amount: Amount, parameter_bytes: int) -> int:
+    kept = amount.batch_size * amount.gradient_accumulation / PICTURES_PER_KEPT
+    rows = amount.batch_size + (math.ceil(kept) if amount.kept else 0)
+    wider = 1.0 if parameter_bytes == 2 else _FLOAT32
+    saved = architecture.saved * amount.pixels * rows * wider
+    return round(_TRANSIENT * saved) + _LIBRARIES
+
+
+def _nearest(model: Model) -> Architecture | None:
+    of_family = [each for each in ARCHITECTURES if each.family == model.family]
+    if not of_family or model.size_bytes <= 0:
+        return None
+    return min(of_family, key=lambda each: abs(math.log(_size_by(model, each))))
+
+
+def _size_by(model: Model, architecture: Architecture) -> float:
+    """Return the model's size by that of the architecture in 16 bits."""
+    return model.size_bytes / (2 * architecture.parameters)

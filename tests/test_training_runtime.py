@@ -49,6 +49,7 @@ TEXT_LAYERS = 30  # and of its text encoders, two layers deep and three
 class Heard:
     """An attempt that remembers what it was told, and is cancelled at a step if asked to."""
 
+    key: str = "t/1"
     cancel_at: float = math.inf
     steps: list[dict[str, Any]] = field(default_factory=list)
     checkpoints: list[dict[str, Any]] = field(default_factory=list)

@@ -20,6 +20,7 @@ from imageloom.domain.messages import (
     Cancel,
     Checkpoint,
     Done,
+    Errored,
     Progress,
     Residents,
     Run,
@@ -121,7 +122,7 @@ class _Live:
     """An admitted attempt and its work."""
 
     attempt: LinkedAttempt
-    units: Units
+    units: _Opening
     background: bool
 
 
@@ -161,30 +162,34 @@ class DeviceLoop:
                     assert_never(message)
 
     def _step(self, live: _Live) -> None:
-        attempt = live.attempt
-        message: Done | Stopped
-        try:
-            if self._link.is_cancelled(attempt.key):
-                message = Stopped(key=attempt.key)
-            elif live.units.step():
-                message = Done(key=attempt.key)
-            else:
-                return
-        except Dropped:
-            message = Stopped(key=attempt.key)
-        except Exception as exc:  # noqa: BLE001  # whatever a model raises, the loop serves the next
-            _log.exception("attempt_raised", key=attempt.key)
-            self._link.send(describe_failure(attempt.key, exc))
-            self._end(live)
-            self._residency.release_memory()
+        ended = self._stepped(live)
+        if ended is None:
             return
-        self._link.send(message)
-        self._end(live)
-
-    def _end(self, live: _Live) -> None:
+        self._link.send(ended)
+        key = live.attempt.key
         self._live.remove(live)
-        self._link.forget(live.attempt.key)
+        self._link.forget(key)
+        live.units.close()
+        self._residency.release(key)
+        if isinstance(ended, Errored):
+            self._residency.release_memory()
         self._link.send(Residents(models=self._residency.names()))
+
+    def _stepped(self, live: _Live) -> Done | Stopped | Errored | None:
+        """Do one unit and return how the attempt ended, None where it did not.
+
+        What was raised holds the frames of the unit, and with them its memory, until this returns.
+        """
+        key = live.attempt.key
+        try:
+            if self._link.is_cancelled(key):
+                return Stopped(key=key)
+            return Done(key=key) if live.units.step() else None
+        except Dropped:
+            return Stopped(key=key)
+        except Exception as exc:  # noqa: BLE001  # whatever a model raises, the loop serves the next
+            _log.exception("attempt_raised", key=key)
+            return describe_failure(key, exc)
 
 
 class _Opening:
@@ -203,3 +208,7 @@ class _Opening:
             )
             return False
         return self._units.step()
+
+    def close(self) -> None:
+        """Let go of the work, and of what it loaded for itself."""
+        self._units = None

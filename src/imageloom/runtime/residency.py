@@ -1,4 +1,4 @@
-"""Which models are in the device's memory: least recently used ones leave when it is full."""
+"""What is in the device's memory: the least recently used models leave when it is full."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ L = TypeVar("L", bound=Loaded)
 
 
 class Residency:
-    """Loaded models by catalog entry, at most `device.budget()` bytes of weights together."""
+    """Loaded models by catalog entry, and bytes reserved for what attempts load by themselves.
+
+    Together at most `device.budget()` bytes, unless one of them alone is more.
+    """
 
     def __init__(self, device: TorchDevice) -> None:
         self.device = device
         self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
+        self._reserved: dict[str, int] = {}
 
     def get(self, model: Model, load: Callable[[Model, TorchDevice], L]) -> L:
         """Return what `load` makes of the model, loading it and evicting others if need be.
@@ -47,6 +51,22 @@ class Residency:
         self._loaded.move_to_end(model)
         return self._loaded[model]  # type: ignore[return-value]  # see above: the same function
 
+    def reserve(self, key: str, size: int) -> None:
+        """Keep `size` bytes for the attempt `key` until `release`; models are evicted for them.
+
+        Another size for the same key takes the place of the first. What does not fit is reserved
+        nevertheless, and the attempt may run out of memory.
+        """
+        self._reserved.pop(key, None)
+        self._make_room(size)
+        self._reserved[key] = size
+        _log.info("reserved", key=key, bytes=size)
+
+    def release(self, key: str) -> None:
+        """Give back what is reserved for an attempt that let go of its own; else do nothing."""
+        if self._reserved.pop(key, None) is not None:
+            self.release_memory()
+
     def names(self) -> tuple[str, ...]:
         """Return the names of the resident models, least recently used first."""
         return tuple(model.name for model in self._loaded)
@@ -59,9 +79,12 @@ class Residency:
 
     def _make_room(self, needed: int) -> None:
         used = sum(loaded.weight_bytes for loaded in self._loaded.values())
+        used += sum(self._reserved.values())
         while self._loaded and used + needed > self.device.budget():
             model, loaded = self._loaded.popitem(last=False)
             used -= loaded.weight_bytes
             _log.info("evicted", model=model.name, weight_bytes=loaded.weight_bytes)
             del loaded
             self.release_memory()
+        if used + needed > self.device.budget():
+            _log.warning("over_budget", bytes=used + needed, budget=self.device.budget())

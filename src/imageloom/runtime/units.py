@@ -22,6 +22,11 @@ class Units(Protocol):
 class Attempt(Protocol):
     """What the work of one attempt may say to the loop while a unit runs."""
 
+    @property
+    def key(self) -> str:
+        """What tells the attempt from others on this device."""
+        ...
+
     def between_steps(self, progress: float) -> None:
         """Report progress, 0 to 1, and leave if the parent wants so. Raises: Dropped."""
         ...

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imageloom.domain.work import TrainingWork
     from imageloom.runtime.torch_device import TorchDevice
-    from imageloom.runtime.units import Attempt, Units
+    from imageloom.runtime.training.trainer import Trainer
+    from imageloom.runtime.units import Attempt
 
 
-def open_trainer(work: TrainingWork, attempt: Attempt, device: TorchDevice) -> Units:
+def open_trainer(work: TrainingWork, attempt: Attempt, device: TorchDevice) -> Trainer:
     """Return the units of a training: caching, one picture each, then one optimiser step each.
 
     A checkpoint adds units after its step: one for each held-out picture and sample, one to write.
     Raises: InvalidParams for a model or configuration that cannot be trained; ModelNotInstalled;
     BadWeights.
     """
-    from imageloom.runtime.training.trainer import Trainer
+    from imageloom.runtime.training.trainer import Trainer  # torch
 
     return Trainer(work, attempt, device)

@@ -72,6 +72,16 @@ class Base:
         found = {part: getattr(self._pipeline, part, None) for part in parts}
         return {part: network for part, network in found.items() if network is not None}
 
+    @property
+    def weight_bytes(self) -> int:
+        """Return what is loaded, and what was added to it, in bytes."""
+        return sum(
+            parameter.numel() * parameter.element_size()
+            for component in self._pipeline.components.values()
+            if isinstance(component, nn.Module)
+            for parameter in component.parameters()
+        )
+
     def caption(self, text: str) -> Caption:
         """Return what the text encoders make of a prompt, in the dtype of the weights."""
         return self._captions([text])

@@ -28,7 +28,7 @@ _DECODED = 1.5
 # With guidance a denoising step asks twice.
 _GUIDED = 2
 # A number of the adapter takes four float32: itself, its gradient, the two moments of AdamW.
-_ADAPTER_BYTES = 16
+ADAPTER_BYTES = 16
 # A step at its peak by what autograd keeps, and what libraries take once. Both measured: trainings
 # of the embedded model at batches of 1, 4 and 16 added 120, 136 and 232 MB to the process.
 _TRANSIENT = 1.3
@@ -119,8 +119,13 @@ def memory_bytes(
 
     `parameter_bytes` is 2 where the device computes in 16 bits, else 4.
     """
-    adapter = _ADAPTER_BYTES * amount.rank * architecture.width
-    return weight_bytes + adapter + _step_bytes(architecture, amount, parameter_bytes)
+    rows = rows_of_step(
+        batch_size=amount.batch_size,
+        gradient_accumulation=amount.gradient_accumulation,
+        keeping=amount.kept > 0,
+    )
+    adapter = ADAPTER_BYTES * amount.rank * architecture.width
+    return weight_bytes + adapter + _step_bytes(architecture, amount.pixels, rows, parameter_bytes)
 
 
 def weight_bytes(architecture: Architecture, *, parameter_bytes: int) -> int:
@@ -128,21 +133,24 @@ def weight_bytes(architecture: Architecture, *, parameter_bytes: int) -> int:
     return architecture.parameters * parameter_bytes
 
 
-def step_reserve(model: Model, amount: Amount, *, parameter_bytes: int) -> int:
+def step_bytes(model: Model, *, pixels: int, rows: int, parameter_bytes: int) -> int:
     """Return the bytes to keep free for a step, beside weights and adapter.
 
     By the nearest architecture of the family, however near: some reserve is better than none.
     """
     nearest = _nearest(model)
-    return 0 if nearest is None else _step_bytes(nearest, amount, parameter_bytes)
+    return 0 if nearest is None else _step_bytes(nearest, pixels, rows, parameter_bytes)
 
 
-def _step_bytes(architecture: Architecture, amount: Amount, parameter_bytes: int) -> int:
-    kept = amount.batch_size * amount.gradient_accumulation / PICTURES_PER_KEPT
-    rows = amount.batch_size + (math.ceil(kept) if amount.kept else 0)
+def rows_of_step(*, batch_size: int, gradient_accumulation: int, keeping: bool) -> int:
+    """Return the most that go through the UNet together: a batch, and what is kept beside it."""
+    kept = batch_size * gradient_accumulation / PICTURES_PER_KEPT
+    return batch_size + (math.ceil(kept) if keeping else 0)
+
+
+def _step_bytes(architecture: Architecture, pixels: int, rows: int, parameter_bytes: int) -> int:
     wider = 1.0 if parameter_bytes == 2 else _FLOAT32
-    saved = architecture.saved * amount.pixels * rows * wider
-    return round(_TRANSIENT * saved) + _LIBRARIES
+    return round(_TRANSIENT * architecture.saved * pixels * rows * wider) + _LIBRARIES
 
 
 def _nearest(model: Model) -> Architecture | None:

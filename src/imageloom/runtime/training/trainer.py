@@ -24,7 +24,7 @@ from imageloom.domain.errors import BadWeights, InvalidInput, InvalidParams
 from imageloom.domain.seeds import picture_seed
 from imageloom.domain.work import TrainingPicture, TrainingWork
 from imageloom.runtime.torch_device import TorchDevice
-from imageloom.runtime.training import plan
+from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.adapter import Adapter
 from imageloom.runtime.training.base import Base, Example
 from imageloom.runtime.training.checkpoint import State, read_state, write_state, write_tensors
@@ -97,6 +97,25 @@ class Trainer:
     def steps(self) -> int:
         """Return the optimiser steps of the whole training."""
         return self._steps_per_epoch * self._work.epochs
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return what the training takes of the device: what is loaded, and room for a step."""
+        rows = cost.rows_of_step(
+            batch_size=self._work.batch_size,
+            gradient_accumulation=self._work.gradient_accumulation,
+            keeping=bool(prompts_to_keep([picture.caption for picture in self._seen])),
+        )
+        step = cost.step_bytes(
+            self._work.model,
+            pixels=max(size.width * size.height for size in self._sizes),
+            rows=rows,
+            parameter_bytes=self._device.dtype.itemsize,
+        )
+        adapter = self._adapter.parameters
+        # The base has the adapter's own numbers; beside them are gradient and moments.
+        beside = adapter.numel() * (cost.ADAPTER_BYTES - adapter.element_size())
+        return self._base.weight_bytes + beside + step
 
     def step(self) -> bool:
         """Do one unit; True when it was the last.

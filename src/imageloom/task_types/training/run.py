@@ -11,6 +11,13 @@ from imageloom.runtime.units import Attempt, Units
 
 
 def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
-    """Return the steps of a training, which has a copy of the base model to itself."""
+    """Return the steps of a training, which has a copy of the base model to itself.
+
+    Room is made for it before it loads, by what the catalog says, and then for what it takes; the
+    loop releases that when the attempt ends.
+    """
     decoded = msgspec.msgpack.decode(work, type=TrainingWork)
-    return open_trainer(decoded, attempt, residency.device)
+    residency.reserve(attempt.key, decoded.model.size_bytes)
+    trainer = open_trainer(decoded, attempt, residency.device)
+    residency.reserve(attempt.key, trainer.memory_bytes)
+    return trainer

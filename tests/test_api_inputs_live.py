@@ -22,6 +22,7 @@ from PIL import Image
 
 from api_helpers import GENERATION, picture, refusal
 from conftest import Live, serve
+from training_pictures import archive, checkered_dress, png
 
 MAX_FETCH = 300_000  # bytes
 SMALL = {"prompt": "a red dress", "steps": 2, "width": 64, "height": 64, "seed": 5}
@@ -48,6 +49,28 @@ ANSWERS = {
     "/large": (200, "image/jpeg", picture().ljust(MAX_FETCH + 1, b"\0")),
     "/error": (500, "text/plain", b"out of order"),
 }
+
+# And data sets, which no door can look at: with what `task.error` names.
+DATA_SETS: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "/few.zip": (
+        archive(
+            {
+                "cut.png": png(checkered_dress(0))[:90],
+                "fine.png": png(checkered_dress(1)),
+                "note.png": b"a note",
+                "tiny.png": png(checkered_dress(2, side=32)),
+            }
+        ),
+        ("1 usable picture;", "cut.png: it", "note.png: it", "tiny.png: it is 32 x 32"),
+    ),
+    "/climbing.zip": (
+        archive({"../../evil.png": png(checkered_dress(0))}),
+        ("../../evil.png, which leads out",),
+    ),
+    "/page.zip": (b"<!doctype html><title>Sign in</title>", ("is not a zip",)),
+    "/nothing.zip": (b"", ("answered 404",)),
+}
+ANSWERS |= {path: (200, "application/zip", data) for path, (data, _) in DATA_SETS.items() if data}
 
 
 class Site(ThreadingHTTPServer):
@@ -201,6 +224,30 @@ def test_address_that_is_not_allowed_is_refused_at_the_door(strict: Live) -> Non
     with strict.client() as client:
         answer = client.post(GENERATION, json={**SMALL, "input_image_url": url})
     assert refusal(answer) == (422, "invalid_input", "input_image_url")
+
+
+@pytest.mark.parametrize("path", DATA_SETS)
+def test_fetched_data_set_of_no_use_fails_by_name_and_leaves_nothing(
+    strict: Live, site: Site, path: str
+) -> None:
+    url = f"http://{site.netloc}{path}"
+    body = {"dataset_url": url, "output_name": f"x{path[1:]}", "config": {"trigger_word": "sks"}}
+    with strict.client() as client:
+        made = client.post("/training", json=body)
+        assert made.status_code == 201, made.text
+        strict.wait_task(made.json()["id"], *OVER)
+        task = client.get(f"/training/{made.json()['id']}").json()
+    assert (task["status"], task["attempt"]) == ("failed", 1)
+    assert task["error"].startswith("Invalid input: dataset_url: ")
+    for text in DATA_SETS[path][1]:
+        assert text in task["error"]
+    assert (task["error_detail"]["code"], task["error_detail"]["param"]) == (
+        "invalid_input",
+        "dataset_url",
+    )
+    assert task["output"]["metrics"]["step"] == 0
+    assert list((strict.data_dir / "scratch").iterdir()) == []
+    assert not list(strict.data_dir.parent.rglob("*evil*"))
 
 
 # Good inputs

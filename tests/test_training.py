@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import stat
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -229,6 +232,9 @@ async def test_a_task_whose_adapter_was_deleted_meanwhile_fails_by_name(
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"output_name": "../x"}, "output_name"),
+    ({"output_name": "a/b"}, "output_name"),
+    ({"output_name": "/tmp/x"}, "output_name"),
+    ({"output_name": ".."}, "output_name"),
     ({"output_name": ""}, "output_name"),
     ({"output_name": "x" * 65}, "output_name"),
     ({"base_model": "none"}, "base_model"),
@@ -260,29 +266,93 @@ async def test_a_senseless_request_is_refused_by_name(
     assert refusal(answer)[::2] == (422, param)
 
 
-ARCHIVES: list[tuple[str, bytes, str]] = [
-    ("a picture", png(checkered_dress(0)), "zip"),
-    ("no pictures", archive({"notes.txt": b"x"}), "0 usable pictures"),
-    ("three pictures", data_set(3), "4"),
-    ("no captions", data_set(4, captions=False), "caption"),
-    ("climbs out", archive({"../evil.png": png(checkered_dress(0))}), "../evil.png"),
-    ("code", archive({"train.py": b"print()"}), "train.py"),
-]
+def odd_archive(*names: str, link: bool = False) -> bytes:
+    """Return four good pictures and entries that a zip written in order does not have."""
+    file = io.BytesIO(data_set(4))
+    with zipfile.ZipFile(file, "a") as made:
+        for name in names:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = ((stat.S_IFLNK if link else stat.S_IFREG) | 0o644) << 16
+            made.writestr(info, b"/etc/passwd")
+    return file.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("data", "text"), [case[1:] for case in ARCHIVES], ids=[case[0] for case in ARCHIVES]
-)
+def encrypted() -> bytes:
+    """Return four pictures of which the list of contents says that they are encrypted."""
+    data = bytearray(data_set(4))
+    at = data.index(b"PK\x01\x02")
+    data[at + 8] |= 1
+    return bytes(data)
+
+
+FOUR = {f"{index}.png": png(checkered_dress(index)) for index in range(4)}
+# What the refusal names, beside the field.
+ARCHIVES: dict[str, tuple[bytes, tuple[str, ...]]] = {
+    "a picture": (png(checkered_dress(0)), ("is image/png; a data set is a zip",)),
+    "a zip by its beginning": (b"PK\x03\x04" + bytes(100), ("is a damaged or truncated zip",)),
+    "empty zip": (archive({}), ("is an empty zip",)),
+    "encrypted": (encrypted(), ("is encrypted", "00.png")),
+    "expands beyond the limits": (
+        archive({**FOUR, "bomb.png": bytes(2_000_000)}),
+        ("bomb.png", "unpack to 2000000"),
+    ),
+    "climbs out": (archive({"../evil.png": FOUR["0.png"]}), ("../evil.png", "leads out")),
+    "absolute": (archive({"/tmp/evil.png": FOUR["0.png"]}), ("/tmp/evil.png", "leads out")),
+    "link": (odd_archive("link.png", link=True), ("link.png, a link",)),
+    "one name twice": (odd_archive("a.png", "A.png"), ("a.png and A.png",)),
+    "not pictures": (
+        archive({f"{index}.png": b"no picture" for index in range(8)}),
+        ("0 usable pictures", "0.png, 1.png, 2.png, and 5 more: it is of an unknown format"),
+    ),
+    "damaged pictures": (
+        archive({name: data[:90] for name, data in FOUR.items()}),
+        ("0 usable pictures", "0.png, 1.png, 2.png, and 1 more: it is a damaged"),
+    ),
+    "captions in a wrong encoding": (
+        archive({**FOUR, "1.txt": "robe d'été".encode("cp1252")}),
+        ("1.txt is not UTF-8", "line 1"),
+    ),
+    "three pictures": (data_set(3), ("3 usable pictures", "at least 4")),
+    "no pictures": (archive({"notes.txt": b"x"}), ("0 usable pictures", "notes.txt")),
+    "no captions": (data_set(4, captions=False), ("4 pictures without a caption", "00.png")),
+    "code": (archive({**FOUR, "train.py": b"print()"}), ("train.py",)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", ARCHIVES)
 async def test_a_data_set_of_no_use_is_refused_before_the_queue(
-    tenant: httpx.AsyncClient, data: bytes, text: str
+    shared_services: Services,
+    tenant: httpx.AsyncClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    case: str,
 ) -> None:
+    def written() -> set[Path]:
+        folders = tmp_path, shared_services.settings.data_dir
+        return {path for folder in folders for path in folder.rglob("*")}
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    data, texts = ARCHIVES[case]
     url = (await tenant.post("/files", files={"file": data})).json()["url"]
+    before = written()
     for path in ("/training", "/training/preflight"):
         answer = await tenant.post(path, json={"dataset_url": url, "output_name": "x"})
-        assert refusal(answer)[::2] == (422, "dataset_url"), path
-        assert text in answer.json()["error"]["message"]
+        assert refusal(answer) == (422, "invalid_input", "dataset_url"), path
+        for text in texts:
+            assert text in answer.json()["error"]["message"]
+    assert written() == before
     queues = (await tenant.get("/monitoring/queues")).json()["queues"]
     assert [each["pending"] for each in queues if each["name"] == "training"] == [0]
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1f\x8b\x08" + bytes(60), b"pictures"])
+async def test_what_is_no_archive_at_all_is_refused_as_it_goes_up(
+    tenant: httpx.AsyncClient, data: bytes
+) -> None:
+    answer = await tenant.post("/files", files={"file": data})
+    assert refusal(answer) == (422, "invalid_input", "file")
+    assert "zip archives are accepted" in answer.json()["error"]["message"]
 
 
 async def test_preflight_tells_what_is_in_a_data_set(tenant: httpx.AsyncClient) -> None:

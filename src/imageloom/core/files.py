@@ -28,6 +28,7 @@ _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
     (b"WEBP", 8, "image/webp"),
     (b"PK\x03\x04", 0, "application/zip"),
+    (b"PK\x05\x06", 0, "application/zip"),  # an empty one: the data set's own refusal says so
 )
 _LONGEST_SIGNATURE = 12
 

@@ -25,7 +25,7 @@ from imageloom.domain.errors import InvalidInput
 from imageloom.images import Picture, decode_picture, encode_picture, resize_picture
 from imageloom.images.fitting import share
 
-_MOST_TOLD = 5  # problems in the message of a refusal
+_MOST_TOLD = 3  # reasons in a refusal, and names of each: the API's errors are under 500 characters
 
 
 def inspect(
@@ -176,7 +176,14 @@ def _refuse_too_few(
 
 
 def _told(problems: Sequence[Problem]) -> str:
-    told = [f"{shown(each.name)}: {each.message}" for each in problems]
+    """Return what is wrong and with which files, at first those that share a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for each in problems:
+        by_reason.setdefault(each.message, []).append(shown(each.name))
+    told = [
+        f"{listed(names, most=_MOST_TOLD, between=', ')}: {reason}"
+        for reason, names in by_reason.items()
+    ]
     return listed(told, most=_MOST_TOLD)
 
 

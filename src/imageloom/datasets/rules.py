@@ -48,7 +48,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def listed(parts: list[str], *, most: int) -> str:
+def listed(parts: list[str], *, most: int, between: str = "; ") -> str:
     """Return the first `most` parts, and how many more there are."""
     more = len(parts) - most
-    return "; ".join(parts[:most]) + (f"; and {more} more" if more > 0 else "")
+    return between.join(parts[:most]) + (f"{between}and {more} more" if more > 0 else "")

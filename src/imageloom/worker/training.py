@@ -293,7 +293,10 @@ async def _data_set(
             ) from exc
     else:
         limit = services.settings.limits.dataset
-        fetched = await tools.fetcher.fetch(params["dataset_url"], max_bytes=limit)
+        try:
+            fetched = await tools.fetcher.fetch(params["dataset_url"], max_bytes=limit)
+        except InvalidInput as exc:
+            raise InvalidInput(f"dataset_url: {exc.message}", param="dataset_url") from exc
         archive = folder / "dataset.zip"
         await asyncio.to_thread(archive.write_bytes, fetched.data)
         report, found = await asyncio.to_thread(read, archive)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -85,7 +86,7 @@ def test_train_tells_what_is_there_then_how_it_goes(run: Run) -> None:
 
 def test_pictures_go_up_once(run: Run, server: FakeServer) -> None:
     run("train", "pictures", "--name", "my-dress", "--trigger", "sks", "--epochs", "2", "--no-wait")
-    config = {"epochs": 2, "trigger_word": "sks"}
+    config = {"epochs": 2, "trigger_word": "sks", "sample_prompts": ["sks"]}
     assert server.trainings.preflights == [{"dataset_url": UPLOADED, "config": config}]
     assert server.trainings.bodies["train_1"] == {
         "dataset_url": UPLOADED,
@@ -93,6 +94,25 @@ def test_pictures_go_up_once(run: Run, server: FakeServer) -> None:
         "config": config,
     }
     assert len(server.uploads) == 1
+
+
+def test_first_caption_is_drawn_unless_something_else_is_asked_for(
+    run: Run, server: FakeServer
+) -> None:
+    server.trainings.report["pictures"][0]["caption"] = "a sks dress"
+
+    def drawn(*options: str, source: str = "pictures") -> Any:
+        run("train", source, "--name", "d", "--no-wait", "--new-version", *options)
+        *_, body = server.trainings.bodies.values()
+        return body["config"].get("sample_prompts")
+
+    assert drawn() == ["a sks dress"]
+    assert drawn("--sample", "a hat") == ["a hat"]
+    assert drawn("--set", "sample_prompts=[]") == []
+    assert drawn("--trigger", "sks", source=ZIP_URL) == ["sks"]
+    assert drawn(source=ZIP_URL) is None
+    looked = [each["config"].get("sample_prompts") for each in server.trainings.preflights]
+    assert [len(prompts) for prompts in looked] == [1, 1, 0]
 
 
 def test_every_option_arrives_by_its_name_in_the_api(run: Run, server: FakeServer) -> None:
@@ -371,7 +391,11 @@ def view_of(width: int) -> tuple[_training_display.TrainingView, Console, Termin
     terminal = Terminal()
     console = Console(file=terminal, width=width, force_terminal=True, color_system=None)
     clock = iter([0.0, 83.2, 84.2]).__next__
-    return _training_display.TrainingView(console, clock=clock), console, terminal
+    return _training_display.TrainingView(console, clock=clock, fetch=refuse), console, terminal
+
+
+def refuse(url: str) -> bytes | None:
+    raise AssertionError(f"{url} is not asked for where it cannot be shown")
 
 
 def losses(count: int) -> httpx.Response:
@@ -386,8 +410,10 @@ def test_view_shows_curve_and_numbers_in_the_width_there_is(server: FakeServer, 
     server.next = [losses(540)]
     view.changed(training)
     console.print(view.drawn())
-    head, drawn, numbers = (line.rstrip() for line in terminal.getvalue().splitlines())
-    assert head.split() == ["⠋", "my-dress", "[31m", "running", "45%", "83", "s", "train_1"]
+    above, *lines = (line.rstrip() for line in terminal.getvalue().splitlines())
+    head, drawn, numbers = lines
+    assert above == "train_1"
+    assert head.split() == ["⠋", "my-dress", "[31m", "running", "45%", "83", "s"]
     assert drawn.endswith("  loss 0.0231  held out 0.0251")
     blocks = drawn.split()[0]
     assert (blocks[0], blocks[-1]) == ("█", "▁")
@@ -401,7 +427,100 @@ def test_view_is_a_head_alone_before_the_first_step(server: FakeServer) -> None:
     console.print(view.drawn())
     view.changed(server.client().train(ZIP_URL, name="my-dress"))
     console.print(view.drawn())
-    assert terminal.getvalue().split() == ["⠋", "my-dress", "pending", "0%", "83", "s", "train_1"]
+    assert terminal.getvalue().split() == ["train_1", "⠋", "my-dress", "pending", "0%", "83", "s"]
+
+
+def test_view_says_what_goes_on_before_the_first_step(server: FakeServer) -> None:
+    view, console, terminal = view_of(80)
+    training = standing(server, step=0, loss=None)
+    view.changed(training)
+    console.print(view.drawn())
+    assert terminal.getvalue().splitlines()[-1].strip() == _training_display.BEFORE_STEPS
+
+
+@pytest.mark.parametrize("width", [24, 40])
+def test_view_keeps_its_sign_where_there_is_little_room(server: FakeServer, width: int) -> None:
+    view, console, terminal = view_of(width)
+    training = standing(server)
+    training.raw |= {"status": "completed", "progress": 1.0}
+    training.raw["params"] = {"output_name": "a-dress-with-a-very-long-name"}
+    server.next = [losses(540)]
+    view.changed(training)
+    console.print(view.drawn())
+    head, *lines = terminal.getvalue().splitlines()[1:]
+    assert head.startswith("✓ a-dress-with-")
+    assert max(map(len, [head, *lines])) <= width
+
+
+# --- the newest sample in a terminal of colours
+
+
+def sample_png(*, size: tuple[int, int] = (64, 64)) -> bytes:
+    """Red above, blue below."""
+    image = Image.new("RGB", size, "red")
+    image.paste("blue", (0, size[1] // 2, *size))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def coloured_view(
+    server: FakeServer, data: bytes | None, *, height: int = 40, colours: str = "truecolor"
+) -> tuple[list[str], list[str]]:
+    """Show a training with a sample; return what was fetched and the lines of blocks drawn."""
+    fetched: list[str] = []
+
+    def fetch(url: str) -> bytes | None:
+        fetched.append(url)
+        return data
+
+    terminal = Terminal()
+    console = Console(
+        file=terminal,
+        width=80,
+        height=height,
+        force_terminal=True,
+        color_system=colours,  # type: ignore[arg-type]
+        legacy_windows=False,
+    )
+    view = _training_display.TrainingView(console, clock=lambda: 0.0, fetch=fetch)
+    training = standing(server)
+    training.raw["output"]["samples"] = [{"url": f"{CDN}/new", "step": 400}]
+    server.next = [losses(540)]
+    for _ in range(2):
+        view.changed(training)
+    console.print(view.drawn())
+    return fetched, [line for line in terminal.getvalue().splitlines() if "▀" in line]
+
+
+def test_newest_sample_is_drawn_in_half_blocks(server: FakeServer) -> None:
+    fetched, lines = coloured_view(server, sample_png())
+    assert fetched == [f"{CDN}/new"]
+    assert [line.count("▀") for line in lines] == [28] * 14
+    red, blue = "38;2;255;0;0;48;2;255;0;0m", "38;2;0;0;255;48;2;0;0;255m"
+    assert red in lines[0]
+    assert blue not in lines[0]
+    assert blue in lines[-1]
+    assert red not in lines[-1]
+
+
+def test_sample_keeps_its_proportions_and_leaves_room(server: FakeServer) -> None:
+    _, wide = coloured_view(server, sample_png(size=(512, 128)))
+    assert [line.count("▀") for line in wide] == [78] * 10
+    _, low = coloured_view(server, sample_png(), height=22)
+    assert [line.count("▀") for line in low] == [20] * 10
+
+
+@pytest.mark.parametrize("options", [{"height": 18}, {"colours": "256"}, {"colours": "standard"}])
+def test_sample_is_not_fetched_where_it_cannot_be_shown(
+    server: FakeServer, options: dict[str, Any]
+) -> None:
+    assert coloured_view(server, sample_png(), **options) == ([], [])
+
+
+@pytest.mark.parametrize("data", [None, b"", b"no picture", sample_png()[:80]])
+def test_sample_that_cannot_be_had_leaves_the_rest(server: FakeServer, data: bytes | None) -> None:
+    assert coloured_view(server, data) == ([f"{CDN}/new"], [])
 
 
 def test_view_of_a_training_that_is_over_has_its_sign(server: FakeServer) -> None:
@@ -423,7 +542,7 @@ def test_view_prints_each_sample_once_and_in_one_piece(server: FakeServer) -> No
     for count in (2, 2, 4, 4):
         training.raw["output"]["samples"] = samples[:count]
         view.changed(training)
-    assert terminal.getvalue().splitlines() == [
+    assert terminal.getvalue().splitlines()[1:] == [
         f"sample after {each['step']} steps: {each['url']}" for each in samples[::2]
     ]
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.spinner import Spinner
 from rich.table import Table
@@ -18,12 +19,15 @@ from rich.text import Text
 
 from imageloom.cli._client import note, one_line
 from imageloom.cli._rows import shown_bytes, shown_duration
+from imageloom.cli._thumbnail import fetch, rows_for, thumbnail
 from imageloom.cli._workflow_display import SIGNS, STYLES
 from imageloom.client import ImageloomError, Metrics, Sample, Training
 
 LEVELS = "▁▂▃▄▅▆▇█"
 COLUMNS = 40  # of the curve; fewer where the terminal is narrow
+SIGN = 2  # columns of the sign and the gap after it
 BESIDE = 34  # columns that the sign and both losses take
+BEFORE_STEPS = "reading the pictures, and what the base model makes of them"
 PARTS = 20  # plain lines are told at each of these parts of the progress
 
 Told = Callable[[int, int], None]
@@ -89,10 +93,20 @@ class LossCurve:
 
 
 class TrainingView:
-    """Head, curve and numbers, drawn anew several times a second; samples stay above them."""
+    """Head, curve and numbers, drawn anew several times a second; samples stay above them.
 
-    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `fetch` returns the bytes behind the URL of a sample.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        fetch: Callable[[str], bytes | None] = fetch,
+    ) -> None:
         self._console = console
+        self._fetch = fetch
         self._clock = clock
         self._began = clock()
         self._spinner = Spinner("dots", style="cyan")
@@ -101,14 +115,17 @@ class TrainingView:
         self._sampled = 0
 
     def changed(self, training: Training) -> None:
-        """Show how the training stands from the next drawing on; print the URL of a new sample."""
+        """Show how the training stands from the next drawing on; print a new sample."""
         self._curve.take(training)
+        if self._training is None:
+            self._console.print(Text(one_line(training.id), style="dim"), soft_wrap=True)
         self._training = training
         sample = newest_sample(training)
         if sample is not None and sample.step > self._sampled:
             self._sampled = sample.step
             # Not folded into lines: a terminal makes one long line a link, not several.
             self._console.print(Text(sample_in_words(sample), style="dim"), soft_wrap=True)
+            self._print_small(sample)
 
     def drawn(self) -> RenderableType:
         """Return what to draw now."""
@@ -118,19 +135,30 @@ class TrainingView:
         sign: RenderableType = self._spinner
         if training.done:
             sign = Text(*SIGNS.get(training.status, (" ", "")))
-        lines: list[RenderableType] = [
-            _beside(sign, _head(training, seconds=self._clock() - self._began))
-        ]
+        room = self._console.width - SIGN
+        head = _head(training, seconds=self._clock() - self._began)
+        lines: list[RenderableType] = [_beside(sign, head, room=room)]
         if training.metrics.step > 0:
             width = max(1, min(COLUMNS, self._console.width - BESIDE))
             drawn = curve(self._curve.losses, width=width)
             losses = ("  ".join(["", *_losses(training.metrics)]), "bold")
             numbers = [*_place(training.metrics), *_pace(training.metrics)]
             lines += [
-                _beside(Text(" "), Text.assemble((drawn, "cyan"), losses)),
-                _beside(Text(" "), Text("  ".join(numbers))),
+                _beside(Text(" "), Text.assemble((drawn, "cyan"), losses), room=room),
+                _beside(Text(" "), Text("  ".join(numbers)), room=room),
             ]
+        elif training.status == "running":
+            lines.append(_beside(Text(" "), Text(BEFORE_STEPS, style="dim"), room=room))
         return Group(*lines)
+
+    def _print_small(self, sample: Sample) -> None:
+        """Print a sample itself where that can be done; once, for it is sixteen kilobytes."""
+        rows = rows_for(self._console)
+        data = self._fetch(sample.url) if rows else None
+        if data is not None:
+            drawn = thumbnail(data, rows=rows, columns=self._console.width - SIGN)
+            if drawn is not None:
+                self._console.print(Padding(drawn, (0, 0, 1, SIGN)))
 
 
 def curve(losses: Sequence[float], *, width: int) -> str:
@@ -228,8 +256,7 @@ def _head(training: Training, *, seconds: float) -> Text:
         (one_line(training.name or ""), "bold"),
         "  ",
         (one_line(training.status), STYLES.get(training.status, "")),
-        f" {training.progress:.0%}  {shown_duration(seconds)}  ",
-        (one_line(training.id), "dim"),
+        f" {training.progress:.0%}  {shown_duration(seconds)}",
     )
 
 
@@ -254,10 +281,12 @@ def _pace(metrics: Metrics) -> list[str]:
     return words
 
 
-def _beside(sign: RenderableType, text: Text) -> Table:
+def _beside(sign: RenderableType, text: Text, *, room: int) -> Table:
+    # Cut here: a table that is too wide takes the column of the sign away first.
+    text.truncate(max(1, room), overflow="ellipsis")
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(width=1)
-    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_column(no_wrap=True)
     table.add_row(sign, text)
     return table
 

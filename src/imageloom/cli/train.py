@@ -29,6 +29,8 @@ from imageloom.client import Client, Dataset, ImageloomError, Metrics, Preflight
 NAMED = 10  # files that are told by their names; of more, how many
 ARGUMENTS = frozenset({"dataset", "name", "base_model", "idempotency_key", "progress"})
 
+ANY_CAPTION = "the first caption"
+
 PROBLEM_COLUMNS = ("left out", "why")
 
 
@@ -57,7 +59,10 @@ def train(
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps.")] = None,
     sample_prompts: Annotated[
         list[str] | None,
-        typer.Option("--sample", help="Draw this at each checkpoint; once for each prompt."),
+        typer.Option(
+            "--sample",
+            help="Draw this at each checkpoint, instead of the first caption; may be repeated.",
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -179,11 +184,19 @@ def _started(
         raise ValueError("say with --name what requests will call the adapter")
     dataset = picture(source)
     if isinstance(dataset, str):
-        return client.train(dataset, name=name, base_model=base_model, **config)
+        sampled = _sampled(config, config.get("trigger_word"))
+        return client.train(dataset, name=name, base_model=base_model, **sampled)
     report = _looked_at(client, source, base_model, config, as_json=as_json)
     if not as_json:
         _note_report(report)
-    return client.train(report.dataset_url, name=name, base_model=base_model, **config)
+    captions = [each.caption for each in report.pictures if each.caption]
+    sampled = _sampled(config, captions[0] if captions else config.get("trigger_word"))
+    return client.train(report.dataset_url, name=name, base_model=base_model, **sampled)
+
+
+def _sampled(config: dict[str, Any], caption: str | None) -> dict[str, Any]:
+    """Return the config with the caption to draw at each checkpoint, unless it says what."""
+    return config if caption is None else {"sample_prompts": [caption]} | config
 
 
 def _looked_at(
@@ -194,14 +207,18 @@ def _looked_at(
     *,
     as_json: bool,
 ) -> Preflight:
-    """Upload a data set that is here, and return what the server finds in it."""
+    """Upload a data set that is here, and return what the server finds in it.
+
+    Its estimate is with the sample that the training will draw, whose caption nobody has read yet.
+    """
     dataset: str | Path | Dataset = picture(source)
     if isinstance(dataset, Path) and dataset.is_dir():
         dataset = Dataset.read(dataset)
         if dataset.left_out and not as_json:
             note(f"not uploaded, neither pictures nor captions: {_names(dataset.left_out)}")
     with upload_shown(as_json=as_json) as told:
-        return client.preflight(dataset, base_model=base_model, progress=told, **config)
+        sampled = _sampled(config, config.get("trigger_word", ANY_CAPTION))
+        return client.preflight(dataset, base_model=base_model, progress=told, **sampled)
 
 
 def _carry_through(

@@ -29,6 +29,8 @@ PLAIN = Amount(
     checkpoints=9,
     samples=0,
     sample_steps=20,
+    guided=2,
+    trained=2.1,
     pixels=1024 * 1024,
     batch_size=1,
     gradient_accumulation=1,
@@ -70,7 +72,8 @@ def test_work_is_caching_steps_and_checkpoints() -> None:
         (SD1, 1_070_000_000),
         (msgspec.structs.replace(SDXL, size_bytes=500_000_000), None),  # of no known shape
         (msgspec.structs.replace(SDXL, size_bytes=0), None),
-        (MODELS["flux-schnell"], None),
+        (MODELS["flux-schnell"], 16_870_000_000),
+        (MODELS["z-image-turbo"], None),
     ],
 )
 def test_architecture_is_known_by_family_and_size(model: Model, parameters: int | None) -> None:
@@ -102,6 +105,17 @@ def test_memory_grows_with_weights_rank_pixels_and_batch() -> None:
     assert needed(kept=15) - needed() == pytest.approx(step, rel=1e-6)  # a row beside the picture
     assert needed(device=CPU) > 1.5 * needed()
     assert needed(SD1) < needed()
+
+
+def test_flux_trades_time_for_memory_and_asks_once() -> None:
+    flux = MODELS["flux-schnell"]
+    assert cost.trained_evaluations(flux) == cost.trained_evaluations(SDXL) + 1
+    assert (cost.guided_evaluations(flux), cost.guided_evaluations(SDXL)) == (1, 2)
+    found = estimate(flux, replace(PLAIN, trained=3.1), paces=[], devices=[H100])
+    assert found.memory_bytes == pytest.approx(38e9, rel=0.03)  # weights 33.7, a step 2.7
+    assert found.minutes == pytest.approx(
+        cost.evaluations(replace(PLAIN, trained=3.1)) * 66.3e6 * PLAIN.pixels / 58e12 / 60, rel=0.05
+    )
 
 
 def test_measured_pace_counts_before_any_arithmetic() -> None:

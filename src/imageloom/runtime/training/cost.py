@@ -1,8 +1,8 @@
 """How much work a training is, and what memory it takes: arithmetic; torch is not needed here.
 
-Work is counted in evaluations: one answer of the UNet for one picture. What an evaluation costs is
-known by architecture. FLOP count a multiplication and an addition as two, attention included.
-Source: torch's FlopCounterMode over diffusers' UNets of the published configurations and of the
+Work is counted in evaluations: one answer of the denoiser for one picture. What an evaluation
+costs is known by architecture. FLOP count a multiplication and an addition as two, attention included.
+Source: torch's FlopCounterMode over diffusers' denoisers of the published configurations and of the
 embedded model, and the bytes that autograd keeps of them with LoRA on the layers that are trained,
 under bf16 autocast; both on the meta device, so computed and not measured.
 """
@@ -21,12 +21,12 @@ from imageloom.runtime.training.plan import (
 )
 
 # In evaluations: one with its gradient for the adapter (2.08 to 2.17), a picture encoded (0.5 to
-# 0.7), one decoded (1.4 to 1.6).
+# 0.7), one decoded (1.4 to 1.6); of Flux the latter are a tenth, in a cost that is small anyway.
 _TRAINED = 2.1
 _ENCODED = 0.7
 _DECODED = 1.5
-# With guidance a denoising step asks twice.
-_GUIDED = 2
+# The blocks of Flux are computed again on the way back.
+_RECOMPUTED = 1.0
 # A number of the adapter takes four float32: itself, its gradient, the two moments of AdamW.
 ADAPTER_BYTES = 16
 # A step at its peak by what autograd keeps, and what libraries take once. Both measured: trainings
@@ -60,6 +60,10 @@ ARCHITECTURES = (
         family="sdxl", parameters=3_470_000_000, flop=6.45e6, saved=8_510, width=2_659_840
     ),
     Architecture(family="sd1", parameters=1_070_000_000, flop=3.06e6, saved=5_050, width=423_936),
+    # Keeps what goes into its 57 blocks, 4608 tokens of 3072 channels each, and one block whole.
+    Architecture(
+        family="flux", parameters=16_870_000_000, flop=66.3e6, saved=2_000, width=4_085_760
+    ),
 )
 
 
@@ -68,7 +72,8 @@ class Amount:
     """A training in numbers.
 
     `pictures` go through its steps, over all epochs; `pixels` is the most that one has. `kept` are
-    prompts whose pictures it leaves alone. `samples` are drawn at every checkpoint.
+    prompts whose pictures it leaves alone. `samples` are drawn at every checkpoint, asking `guided`
+    times at each denoising step. `trained` is one evaluation with its gradient, in evaluations.
     """
 
     steps: int
@@ -79,28 +84,41 @@ class Amount:
     checkpoints: int
     samples: int
     sample_steps: int
+    guided: int
+    trained: float
     pixels: int
     batch_size: int
     gradient_accumulation: int
     rank: int
 
 
-def step_evaluations(*, keeping: bool) -> float:
+def trained_evaluations(model: Model) -> float:
+    """Return what one evaluation with its gradient costs, in evaluations."""
+    return _TRAINED + (_RECOMPUTED if model.family == "flux" else 0.0)
+
+
+def guided_evaluations(model: Model) -> int:
+    """Return the evaluations of one denoising step: guidance asks twice, but for Flux."""
+    return 1 if model.family == "flux" or model.guidance_scale <= 1 else 2
+
+
+def step_evaluations(trained: float, *, keeping: bool) -> float:
     """Return the evaluations for one picture of a step.
 
     Where prompts are kept, every so many pictures add an answer that is kept, one picture at half
     the adapter's weight with an answer of its own, and what the base says to that picture.
     """
     share = 1 / PICTURES_PER_KEPT if keeping else 0.0
-    return _TRAINED * (1 + 3 * share) + share
+    return trained * (1 + 3 * share) + share
 
 
 def evaluations(amount: Amount) -> float:
     """Return the evaluations of a whole training: caching, steps, checkpoints."""
-    caching = amount.cached * _ENCODED + amount.kept * (KEPT_STEPS * _GUIDED + KEPT_TIMESTEPS)
-    sample = amount.sample_steps * _GUIDED + _DECODED
+    kept = KEPT_STEPS * amount.guided + KEPT_TIMESTEPS
+    caching = amount.cached * _ENCODED + amount.kept * kept
+    sample = amount.sample_steps * amount.guided + _DECODED
     checkpoint = amount.held_out * JUDGED_TIMESTEPS + amount.samples * sample
-    steps = amount.pictures * step_evaluations(keeping=amount.kept > 0)
+    steps = amount.pictures * step_evaluations(amount.trained, keeping=amount.kept > 0)
     return caching + steps + amount.checkpoints * checkpoint
 
 
@@ -143,7 +161,7 @@ def step_bytes(model: Model, *, pixels: int, rows: int, parameter_bytes: int) ->
 
 
 def rows_of_step(*, batch_size: int, gradient_accumulation: int, keeping: bool) -> int:
-    """Return the most that go through the UNet together: a batch, and what is kept beside it."""
+    """Return the most that the denoiser sees together: a batch, and what is kept beside it."""
     kept = batch_size * gradient_accumulation / PICTURES_PER_KEPT
     return batch_size + (math.ceil(kept) if keeping else 0)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imageloom.domain.catalog import Model
 from imageloom.domain.seeds import MAX_SEED, draw_seed
-from imageloom.runtime.training import plan
+from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.cost import Amount
 from imageloom.runtime.training.ordinary import prompts_to_keep
 from imageloom.task_types.parsing import parse_params
@@ -137,6 +137,8 @@ def amount_of(
         checkpoints=math.ceil(steps / config["checkpoint_every"]),
         samples=len(config["sample_prompts"]),
         sample_steps=min(model.steps, plan.SAMPLE_STEPS),
+        guided=cost.guided_evaluations(model),
+        trained=cost.trained_evaluations(model),
         pixels=max(size.width * size.height for size in sizes),
         batch_size=config["batch_size"],
         gradient_accumulation=config["gradient_accumulation"],

@@ -9,6 +9,7 @@ from imageloom.domain.messages import (
     HEADER_SIZE,
     MAX_FRAME,
     Cancel,
+    Checkpoint,
     DeviceInfo,
     Done,
     Errored,
@@ -17,6 +18,7 @@ from imageloom.domain.messages import (
     Ready,
     Residents,
     Run,
+    Save,
     Stopped,
     decode_for_device,
     decode_for_parent,
@@ -28,12 +30,19 @@ TO_PARENT = [
     Ready(device=DeviceInfo(kind="cpu", name="CPU")),
     Progress(key="t/1", value=0.5),
     Picture(key="t/1", index=0, seed=2**63 - 1, width=1, height=1, rgb=b"\x00\xff\x80"),
+    Checkpoint(
+        key="t/1", step=3, path="a", adapter_path="b", held_out_loss=None, last=False, planned=False
+    ),
     Done(key="t/1"),
     Stopped(key="t/1"),
     Errored(key="t/1", code="x", message="y", retryable=False),
     Residents(models=("a", "b")),
 ]
-TO_DEVICE = [Run(key="t/1", task_type="generation", work=b"\x00"), Cancel(key="t/1")]
+TO_DEVICE = [
+    Run(key="t/1", task_type="generation", work=b"\x00"),
+    Cancel(key="t/1"),
+    Save(key="t/1"),
+]
 
 
 @pytest.mark.parametrize("message", TO_PARENT)

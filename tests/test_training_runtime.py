@@ -38,7 +38,7 @@ from imageloom.runtime.training.objective import (  # noqa: E402
     learning_rate,
     spread,
 )
-from imageloom.runtime.units import Dropped  # noqa: E402
+from imageloom.runtime.units import Dropped, Savable  # noqa: E402
 
 TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 LAYERS = 84  # linear layers of the tiny model's transformers
@@ -219,6 +219,83 @@ def test_a_resumed_training_equals_the_undisturbed_one_tensor_for_tensor(
         assert one["held_out_loss"] == other["held_out_loss"]
         for kind in ("path", "adapter_path"):
             assert Path(one[kind]).read_bytes() == Path(other[kind]).read_bytes()
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that was asked for, and the planned ones told until then."""
+
+    path: Path
+    told: dict[str, Any]
+    planned: int
+
+
+def train_saving(work: TrainingWork, device: TorchDevice, heard: Heard) -> list[Saved]:
+    """Do a training that is saved after every unit from its first step on."""
+    units = open_trainer(work, heard, device)
+    assert isinstance(units, Savable)
+    found: list[Saved] = []
+    while not units.step():
+        before = [len(heard.steps), len(heard.pictures)]
+        units.save()
+        assert not units.step()
+        assert [len(heard.steps), len(heard.pictures)] == before
+        if heard.steps:
+            told = heard.checkpoints.pop()
+            path = Path(work.folder) / f"{len(found)}.saved"
+            Path(told["path"]).rename(path)  # the next one at this step has its name
+            found.append(Saved(path=path, told=told, planned=len(heard.checkpoints)))
+    return found
+
+
+def checkpoints(heard: Heard) -> list[dict[str, Any]]:
+    """Return what was told of checkpoints, with the bytes in the place of the paths."""
+    return [
+        {
+            **told,
+            "path": Path(told["path"]).read_bytes(),
+            "adapter_path": Path(adapter).read_bytes(),
+        }
+        for told in heard.checkpoints
+        for adapter in [told["adapter_path"]]
+    ]
+
+
+def test_a_training_saved_at_any_unit_goes_on_as_if_it_had_not_been(
+    work: TrainingWork, device: TorchDevice, tmp_path: Path
+) -> None:
+    def into(name: str, resume: Path | None = None) -> TrainingWork:
+        (tmp_path / name).mkdir()
+        path = resume and str(resume)
+        return msgspec.structs.replace(work, folder=str(tmp_path / name), resume=path)
+
+    calm, disturbed = train(into("calm"), device), Heard()
+    found = train_saving(into("disturbed"), device, disturbed)
+    assert [step["loss"] for step in disturbed.steps] == [step["loss"] for step in calm.steps]
+    assert disturbed.pictures == calm.pictures
+    assert checkpoints(disturbed) == checkpoints(calm)
+    assert {(one.told["planned"], one.told["held_out_loss"]) for one in found} == {(False, None)}
+    by_place = {(saved.told["step"], saved.planned): saved for saved in found}
+    # Between checkpoints; in the middle of one, whose sample is drawn; after it; in the last one.
+    for place in ((2, 0), (4, 0), (4, 1), (9, 2)):
+        saved = by_place[place]
+        heard = train(into(f"from {place}", saved.path), device)
+        assert [step["loss"] for step in heard.steps] == [
+            step["loss"] for step in calm.steps[saved.told["step"] :]
+        ]
+        assert heard.pictures == calm.pictures[saved.planned :]
+        assert checkpoints(heard) == checkpoints(calm)[saved.planned :]
+
+
+def test_a_training_without_a_step_has_nothing_to_save(
+    work: TrainingWork, device: TorchDevice
+) -> None:
+    heard = Heard()
+    units = open_trainer(work, heard, device)
+    assert isinstance(units, Savable)
+    units.save()
+    units.step()
+    assert heard.checkpoints == []
 
 
 def test_a_checkpoint_of_another_training_is_refused(trained: Trained, device: TorchDevice) -> None:

@@ -24,13 +24,14 @@ from imageloom.domain.messages import (
     Progress,
     Residents,
     Run,
+    Save,
     Stopped,
     TrainingStep,
 )
 from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.images import Picture
 from imageloom.runtime.residency import Residency
-from imageloom.runtime.units import Dropped, Units
+from imageloom.runtime.units import Dropped, Savable, Units
 
 _log = structlog.get_logger("imageloom.device")
 
@@ -103,6 +104,7 @@ class LinkedAttempt:
         adapter_path: str,
         held_out_loss: float | None,
         last: bool,
+        planned: bool,
     ) -> None:
         """Tell the parent that a training can go on from here."""
         self._link.send(
@@ -113,6 +115,7 @@ class LinkedAttempt:
                 adapter_path=adapter_path,
                 held_out_loss=held_out_loss,
                 last=last,
+                planned=planned,
             )
         )
 
@@ -158,6 +161,10 @@ class DeviceLoop:
                     if all(live.attempt.key != key for live in self._live):
                         self._link.forget(key)
                         self._link.send(Stopped(key=key))
+                case Save(key=key):
+                    for live in self._live:
+                        if live.attempt.key == key and isinstance(live.units, Savable):
+                            live.units.save()
                 case _:
                     assert_never(message)
 
@@ -212,3 +219,7 @@ class _Opening:
     def close(self) -> None:
         """Let go of the work, and of what it loaded for itself."""
         self._units = None
+
+    def save(self) -> None:
+        if isinstance(self._units, Savable):
+            self._units.save()

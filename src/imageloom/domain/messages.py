@@ -39,6 +39,16 @@ class Cancel(_Message, frozen=True, kw_only=True, tag="cancel"):
     key: str
 
 
+class Save(_Message, frozen=True, kw_only=True, tag="save"):
+    """Parent to device: before anything else of this attempt, write what another can go on from.
+
+    Answered by a `Checkpoint` that is not `planned`, unless the attempt ends before. Work that has
+    not come to its first step, or is of another kind, gives no answer.
+    """
+
+    key: str
+
+
 class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What the device is; `memory_bytes` is null on a CPU."""
 
@@ -93,7 +103,8 @@ class Checkpoint(_Message, frozen=True, kw_only=True, tag="checkpoint"):
     """Device to parent: a training can go on from the file at `path`, after `step` steps.
 
     `adapter_path` is the adapter alone, as others load it. `held_out_loss` is null where no picture
-    was held out.
+    was held out. One that is not `planned` answers a `Save`: nothing judged it, and it must not
+    change what is published in the end.
     """
 
     key: str
@@ -102,6 +113,7 @@ class Checkpoint(_Message, frozen=True, kw_only=True, tag="checkpoint"):
     adapter_path: str
     held_out_loss: float | None
     last: bool
+    planned: bool = True
 
 
 class Done(_Message, frozen=True, kw_only=True, tag="done"):
@@ -132,7 +144,7 @@ class Residents(_Message, frozen=True, kw_only=True, tag="residents"):
     models: tuple[str, ...]
 
 
-ToDevice = Run | Cancel
+ToDevice = Run | Cancel | Save
 ToParent = (
     Ready | Progress | Picture | TrainingStep | Checkpoint | Done | Stopped | Errored | Residents
 )

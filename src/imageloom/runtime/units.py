@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from imageloom.images import Picture
 
@@ -16,6 +16,15 @@ class Units(Protocol):
 
     def step(self) -> bool:
         """Do one unit of work; True when it was the last. Raises: anything, `Dropped` on cancel."""
+        ...
+
+
+@runtime_checkable
+class Savable(Protocol):
+    """Units that another attempt can go on from."""
+
+    def save(self) -> None:
+        """Let the next unit report a checkpoint, whatever else was its turn; do no work here."""
         ...
 
 
@@ -67,6 +76,10 @@ class Attempt(Protocol):
         adapter_path: str,
         held_out_loss: float | None,
         last: bool,
+        planned: bool,
     ) -> None:
-        """Tell that a training can go on from the file at `path`; both files are complete."""
+        """Tell that a training can go on from the file at `path`; both files are complete.
+
+        One that is not `planned` was asked for by `save`, and is not judged.
+        """
         ...

@@ -40,6 +40,7 @@ from imageloom.worker.adapters import local_adapters
 from imageloom.worker.cache import key_of, look_up
 from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError, failed
+from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
 from imageloom.worker.progress import ProgressWriter
 from imageloom.worker.training import TrainingTools, train
@@ -56,6 +57,7 @@ class AttemptTools:
     services: Services
     device: DeviceProcess
     fetcher: Fetcher
+    handover: Handover
 
 
 async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
@@ -82,8 +84,12 @@ async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
     """Return how the attempt ended. Raises: LeaseLost."""
     try:
         if claim.task.type == TRAINING:
-            device, fetcher = tools.device, tools.fetcher
-            training = TrainingTools(services=tools.services, device=device, fetcher=fetcher)
+            training = TrainingTools(
+                services=tools.services,
+                device=tools.device,
+                fetcher=tools.fetcher,
+                handover=tools.handover,
+            )
             return Completed(output=await train(training, claim))
         return Completed(output=await _work(tools, claim))
     except DeviceRefusedError as exc:

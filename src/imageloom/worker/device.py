@@ -23,6 +23,7 @@ from imageloom.domain.messages import (
     Ready,
     Residents,
     Run,
+    Save,
     Stopped,
     ToDevice,
     ToParent,
@@ -117,6 +118,10 @@ class DeviceProcess:
             return
         finally:
             self._attempts.pop(key, None)
+
+    async def save(self, key: str) -> None:
+        """Ask for a checkpoint of an attempt; it comes through `run`. Raises: DeviceLost."""
+        await self._send(Save(key=key))
 
     def kill(self) -> None:
         """End the process now; what ran on it is lost."""

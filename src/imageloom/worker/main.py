@@ -9,6 +9,7 @@ import socket
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from os import getpid
 from typing import Any
 
@@ -31,8 +32,20 @@ from imageloom.task_types.training.spec import NAME as TRAINING
 from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
+from imageloom.worker.handover import Handover
 
 _log = structlog.get_logger("imageloom.worker")
+
+# Of the time to drain, what an attempt may take to keep what it has done; then it is handed back.
+SAVE_SHARE = 0.8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Running:
+    """An attempt under way, and the way to keep what it has done."""
+
+    job: asyncio.Task[object]
+    handover: Handover
 
 
 class Worker:
@@ -58,7 +71,7 @@ class Worker:
         self._gpu = GpuMeter()
         self._fetcher = Fetcher(allow=settings.fetch_allow, timeout=settings.fetch_timeout)
         self._draining = asyncio.Event()
-        self._running: dict[str, asyncio.Task[object]] = {}
+        self._running: dict[str, _Running] = {}
         services.queue.handle(self._handle)
 
     async def run(self) -> None:
@@ -98,25 +111,42 @@ class Worker:
         while not self._draining.is_set():
             quick = [name for name in self._queues if name != TRAINING]
             slow = [name for name in self._queues if name == TRAINING]
-            consumers = [
-                asyncio.create_task(self._consume_queues(names), name="consume")
+            consumers = {
+                names[0]: asyncio.create_task(self._consume_queues(names), name="consume")
                 for names in (quick, slow)
                 if names
-            ]
+            }
             try:
-                either = asyncio.wait(consumers, return_when=asyncio.FIRST_COMPLETED)
+                either = asyncio.wait(consumers.values(), return_when=asyncio.FIRST_COMPLETED)
                 await self._first(either, self._draining.wait())
             finally:
-                for consumer in consumers:
+                # A cancelled consumer beats no more. The one of trainings beats on while its
+                # training is saved, and takes no other meanwhile.
+                for name, consumer in consumers.items():
+                    if name != TRAINING:
+                        consumer.cancel()
+                await asyncio.gather(*(self._leave(each) for each in self._running.values()))
+                for consumer in consumers.values():
                     consumer.cancel()
-                for task in self._running.values():
-                    task.cancel()
-                for ended in await asyncio.gather(*consumers, return_exceptions=True):
+                for ended in await asyncio.gather(*consumers.values(), return_exceptions=True):
                     if isinstance(ended, psycopg.Error | ConnectorException):
                         _log.warning("queue_lost", error=str(ended))
                         await asyncio.sleep(1)
                     elif isinstance(ended, Exception):
                         raise ended
+
+    async def _leave(self, running: _Running) -> None:
+        """Stop an attempt; on a drain, once it has kept what it can of its work."""
+        if self._draining.is_set():
+            saving = asyncio.create_task(running.handover.save(), name="save")
+            within = SAVE_SHARE * self._services.settings.drain_timeout
+            await asyncio.wait(
+                (saving, running.job), timeout=within, return_when=asyncio.FIRST_COMPLETED
+            )
+            saving.cancel()
+            # Where it failed, the device is gone, and the attempt says so itself.
+            await asyncio.gather(saving, return_exceptions=True)
+        running.job.cancel()
 
     async def _consume_queues(self, names: list[str]) -> None:
         """Take the jobs of these queues, one after the other, until cancelled."""
@@ -149,11 +179,17 @@ class Worker:
         claimed = await claim(self._services, task_id, job_id=job_id, worker=self.id)
         if claimed is None:
             return
+        handover = Handover()
         current = asyncio.current_task()
         if current is not None:
-            self._running[task_id] = current
+            self._running[task_id] = _Running(job=current, handover=handover)
         _log.info("claimed", task_id=task_id, attempt=claimed.attempt, task_type=claimed.task.type)
-        tools = AttemptTools(services=self._services, device=self._device, fetcher=self._fetcher)
+        tools = AttemptTools(
+            services=self._services,
+            device=self._device,
+            fetcher=self._fetcher,
+            handover=handover,
+        )
         try:
             await run_attempt(tools, claimed)
         finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from imageloom.core.models import get_model
 from imageloom.core.services import Services
@@ -33,9 +34,16 @@ from imageloom.storage.keys import adapter_key, checkpoint_key, checkpoint_prefi
 from imageloom.task_types.training.spec import is_held_out
 from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError
+from imageloom.worker.handover import Handover
+from imageloom.worker.patience import outlast
 from imageloom.worker.progress import ProgressWriter
 
 LATEST = 0.1  # how much one step counts in the pace that is told: single ones vary by half
+
+_log = structlog.get_logger("imageloom.worker")
+
+# Seconds that a checkpoint waits for the database; the device goes on meanwhile.
+OUTAGE_LIMIT = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,7 @@ class TrainingTools:
     services: Services
     device: DeviceProcess
     fetcher: Fetcher
+    handover: Handover
 
 
 async def train(tools: TrainingTools, claim: Claim) -> Output:
@@ -52,27 +61,28 @@ async def train(tools: TrainingTools, claim: Claim) -> Output:
 
     Raises: InvalidInput where the data set is of no use; LeaseLost; DeviceLost.
     """
-    model = await get_model(tools.services.pool, claim.task.params["base_model"])
-    state = await begin_record(tools.services, claim)
-    async with _scratch(tools.services, claim) as folder:
+    base, services = claim.task.params["base_model"], tools.services
+    model = await outlast(lambda: get_model(services.pool, base), within=OUTAGE_LIMIT)
+    state = await outlast(lambda: begin_record(services, claim), within=OUTAGE_LIMIT)
+    async with _scratch(services, claim) as folder:
         report, pictures = await _data_set(tools, claim, folder)
         lineage = {
             "dataset_sha256": report.sha256,
             "base_digest": await asyncio.to_thread(weights_digest, model),
         }
         ledger = _Ledger(
-            tools.services, claim, replace(state, lineage=lineage), _Speed(tools, claim, pictures)
+            services, claim, replace(state, lineage=lineage), _Speed(tools, claim, pictures)
         )
         work = _work(
             claim,
             model,
             pictures,
             folder=folder,
-            resume=await _checkpoint(tools.services, state, folder),
+            resume=await _checkpoint(services, state, folder),
         )
         async with ProgressWriter(ledger.write) as progress:
             await _run(tools, claim, work, ledger, progress)
-    await tools.services.storage.delete_prefix(checkpoint_prefix(claim.task.id))
+    await services.storage.delete_prefix(checkpoint_prefix(claim.task.id))
     best = claim.task.params["config"]["publish"] == "best"
     return Output(
         images=tuple(sample.image for sample in ledger.state.samples),
@@ -96,6 +106,13 @@ async def _run(
         work=msgspec.msgpack.encode(work),
         background=True,
     )
+
+    async def save() -> None:
+        if ledger.stepped:
+            await tools.device.save(key)
+            await ledger.saved.wait()
+
+    tools.handover.offer(save)
     finished = False
     try:
         async with aclosing(tools.device.run(run)) as messages:
@@ -159,6 +176,8 @@ class _Ledger:
         self._speed = speed
         self._services = services
         self._claim = claim
+        self.stepped = False
+        self.saved = asyncio.Event()
         self._losses: list[Loss] = []
         self._progress = 0.0
         self._writing = asyncio.Lock()
@@ -182,6 +201,7 @@ class _Ledger:
 
     def add_step(self, step: TrainingStep) -> None:
         """Note one optimiser step."""
+        self.stepped = True
         self._losses.append(Loss(step=step.step, loss=step.loss, learning_rate=step.learning_rate))
         pace = self._speed.after(step.images_per_second)
         config = self._claim.task.params["config"]
@@ -215,12 +235,13 @@ class _Ledger:
             size=len(encoded.data),
             sha256=hashlib.sha256(encoded.data).hexdigest(),
         )
+        others = tuple(each for each in self.state.samples if each.image.key != key)
         sample = Sample(
             image=image,
             step=int(self.state.metrics.get("step", 0)),
             prompt=prompts[message.index % len(prompts)],
         )
-        self.state = replace(self.state, samples=(*self.state.samples, sample))
+        self.state = replace(self.state, samples=(*others, sample))
 
     async def add_checkpoint(self, message: Checkpoint) -> None:
         """Store a checkpoint and its adapter, then make them what a new attempt goes on from."""
@@ -240,14 +261,16 @@ class _Ledger:
         await storage.put(file.key, adapter, media_type="application/octet-stream")
         before = self.state
         best = before.best
-        if best is None or _loss(file) <= _loss(best):
+        # One that nothing judged may be gone on from, and kept on a cancel, but it is not compared.
+        if message.planned and (best is None or _loss(file) <= _loss(best)):
             best = file
         self.state = replace(
             before, checkpoint=key, checkpoint_step=message.step, best=best, last=file
         )
-        self._note(held_out_loss=message.held_out_loss)
-        if await self.write(self._progress):
-            kept = {self.state.checkpoint, best.key, file.key}
+        if message.planned:
+            self._note(held_out_loss=message.held_out_loss)
+        if await outlast(lambda: self.write(self._progress), within=OUTAGE_LIMIT):
+            kept = {self.state.checkpoint, best and best.key, file.key}
             old = {
                 before.checkpoint,
                 before.best and before.best.key,
@@ -256,6 +279,9 @@ class _Ledger:
             await storage.delete([each for each in old - kept if each])
         for path in (message.path, message.adapter_path):
             await asyncio.to_thread(Path(path).unlink, missing_ok=True)
+        if not message.planned:
+            _log.info("saved", task_id=claim.task.id, attempt=claim.attempt, step=message.step)
+            self.saved.set()
 
     def _note(self, **values: Any) -> None:
         self.state = replace(self.state, metrics={**self.state.metrics, **values})

@@ -29,11 +29,13 @@ class State:
     """Where a training stands after `step`: the adapter and the optimiser's two moments.
 
     The moments are float32 [n], for the adapter's tensors laid end to end in the order of their
-    names. `fingerprint` says of which training it is.
+    names. `fingerprint` says of which training it is. `owed` says that the checkpoint planned after
+    this step, with its judgement and samples, is still to come: this one was written on demand.
     """
 
     step: int
     fingerprint: str
+    owed: bool
     adapter: Mapping[str, Tensor]
     first_moment: Tensor
     second_moment: Tensor
@@ -43,8 +45,8 @@ def write_state(path: Path, state: State) -> None:
     """Write a checkpoint."""
     tensors = {f"adapter.{name}": tensor for name, tensor in state.adapter.items()}
     tensors |= {"optimiser.first": state.first_moment, "optimiser.second": state.second_moment}
-    note = json.dumps({"step": state.step, "fingerprint": state.fingerprint}, sort_keys=True)
-    write_tensors(path, tensors, {_STATE_KEY: note})
+    note = {"step": state.step, "fingerprint": state.fingerprint, "owed": state.owed}
+    write_tensors(path, tensors, {_STATE_KEY: json.dumps(note, sort_keys=True)})
 
 
 def read_state(path: Path) -> State:
@@ -58,6 +60,7 @@ def read_state(path: Path) -> State:
     return State(
         step=note["step"],
         fingerprint=note["fingerprint"],
+        owed=note["owed"],
         adapter={name.removeprefix("adapter."): tensor for name, tensor in tensors.items()},
         first_moment=first,
         second_moment=second,

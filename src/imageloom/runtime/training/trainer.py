@@ -58,6 +58,9 @@ class Trainer:
     A checkpoint adds units after its step: one for each held-out picture and each sample, and one
     that writes. Its sample `i` is delivered as index `number * len(sample_prompts) + i`, where
     checkpoints are numbered from 0 through the whole training, whatever was resumed.
+
+    `save` puts another unit first: it writes, but neither judges nor draws. Where it comes between
+    a step and the checkpoint planned after it, who goes on from it makes that checkpoint first.
     """
 
     def __init__(self, work: TrainingWork, attempt: Attempt, device: TorchDevice) -> None:
@@ -91,6 +94,8 @@ class Trainer:
         self._examples: list[Example] = []
         self._judged: list[Example] = []
         self._kept: list[Kept] = []
+        self._owed = False if self._resumed is None else self._resumed.owed
+        self._save_asked = False
         self._units = self._all_units()
 
     @property
@@ -123,23 +128,35 @@ class Trainer:
         Raises: Dropped on cancel; InvalidParams where the loss is no number any more.
         """
         try:
-            next(self._units)
+            if self._save_asked:
+                self._write_checkpoint(name="saved", held_out_loss=None, planned=False)
+                self._save_asked = False
+            else:
+                next(self._units)
         except StopIteration:
             return True
         self._between_steps()
         return False
 
+    def save(self) -> None:
+        """Write a checkpoint as the next unit; nothing before the first step, or a resumed one."""
+        self._save_asked = bool(self._optimiser.state)
+
     def _all_units(self) -> Iterator[None]:
         yield from self._cache()
         if self._resumed is not None:
             self._go_on_from(self._resumed)
+        if self._owed:
+            yield from self._checkpoint()
         for epoch in range(self._step // self._steps_per_epoch, self._work.epochs):
             done = self._step - epoch * self._steps_per_epoch
             for batches in self._batches(epoch)[done:]:
                 self._step += 1
                 self._train(batches, epoch=epoch + 1)
+                last = self._step == self.steps
+                self._owed = last or self._step % self._work.checkpoint_every == 0
                 yield
-                if self._step % self._work.checkpoint_every == 0 or self._step == self.steps:
+                if self._owed:
                     yield from self._checkpoint()
 
     def _cache(self) -> Iterator[None]:
@@ -337,9 +354,18 @@ class Trainer:
         for index in range(len(self._work.sample_prompts)):
             self._draw_sample(index, place=number * len(self._work.sample_prompts) + index)
             yield
+        self._owed = False
+        self._write_checkpoint(
+            name="checkpoint",
+            held_out_loss=sum(losses) / len(losses) if losses else None,
+            planned=True,
+        )
+        yield
+
+    def _write_checkpoint(self, *, name: str, held_out_loss: float | None, planned: bool) -> None:
         folder, adapter = Path(self._work.folder), self._adapter.tensors()
-        path = folder / f"checkpoint-{self._step:06d}.safetensors"
-        adapter_path = folder / f"adapter-{self._step:06d}.safetensors"
+        path = folder / f"{name}-{self._step:06d}.safetensors"
+        adapter_path = folder / f"{name}-adapter-{self._step:06d}.safetensors"
         write_state(path, self._state(adapter))
         published = adapter, self._adapter.metadata()
         if self._work.layout == "kohya":
@@ -349,10 +375,10 @@ class Trainer:
             step=self._step,
             path=str(path),
             adapter_path=str(adapter_path),
-            held_out_loss=sum(losses) / len(losses) if losses else None,
+            held_out_loss=held_out_loss,
             last=self._step == self.steps,
+            planned=planned,
         )
-        yield
 
     def _held_out_loss(self, index: int, example: Example) -> float:
         """Return the loss of a picture that is not trained on, with noise that never changes."""
@@ -381,6 +407,7 @@ class Trainer:
         return State(
             step=self._step,
             fingerprint=_fingerprint(self._work),
+            owed=self._owed,
             adapter=adapter,
             first_moment=moments["exp_avg"],
             second_moment=moments["exp_avg_sq"],

@@ -31,7 +31,7 @@ from imageloom.domain.messages import (
 from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.images import Picture
 from imageloom.runtime.residency import Residency
-from imageloom.runtime.units import Dropped, Savable, Units
+from imageloom.runtime.units import Closable, Dropped, Savable, Units
 
 _log = structlog.get_logger("imageloom.device")
 
@@ -216,10 +216,12 @@ class _Opening:
             return False
         return self._units.step()
 
-    def close(self) -> None:
-        """Let go of the work, and of what it loaded for itself."""
-        self._units = None
-
     def save(self) -> None:
         if isinstance(self._units, Savable):
             self._units.save()
+
+    def close(self) -> None:
+        """Let go of the work, and of what it loaded for itself."""
+        if isinstance(self._units, Closable):
+            self._units.close()
+        self._units = None

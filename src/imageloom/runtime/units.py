@@ -28,6 +28,15 @@ class Savable(Protocol):
         ...
 
 
+@runtime_checkable
+class Closable(Protocol):
+    """Units that hold something beyond memory."""
+
+    def close(self) -> None:
+        """Let go of what is held; called once, however the attempt ended."""
+        ...
+
+
 class Attempt(Protocol):
     """What the work of one attempt may say to the loop while a unit runs."""
 

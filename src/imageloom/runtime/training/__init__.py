@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def open_trainer(work: TrainingWork, attempt: Attempt, device: TorchDevice) -> Trainer:
     """Return the units of a training: caching, one picture each, then one optimiser step each.
 
-    A checkpoint adds units after its step: one for each held-out picture and sample, one to write.
+    A checkpoint adds units after its step: one for each held-out picture, one for each denoising
+    step of a sample, one to write.
     Raises: InvalidParams for a model or configuration that cannot be trained; ModelNotInstalled;
     BadWeights.
     """

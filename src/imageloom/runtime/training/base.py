@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +121,6 @@ class Base:
         for part in _ENCODERS:
             if hasattr(self._pipeline, part):
                 setattr(self._pipeline, part, None)
-        gc.collect()
         if self._device.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torch.nn import functional
 from imageloom.domain.errors import BadWeights, InvalidInput, InvalidParams
 from imageloom.domain.seeds import picture_seed
 from imageloom.domain.work import TrainingPicture, TrainingWork
+from imageloom.images import Picture
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.adapter import Adapter
@@ -40,6 +41,7 @@ from imageloom.runtime.training.plan import (
     SAMPLE_STEPS,
 )
 from imageloom.runtime.training.rows import Rows, joined
+from imageloom.runtime.training.stretches import in_stretches
 from imageloom.runtime.units import Attempt
 
 # The longest gradient that a step follows, so that one odd picture does not throw the adapter.
@@ -55,9 +57,10 @@ HALFWAY_WEIGHT = 2.0 * PICTURES_PER_KEPT
 class Trainer:
     """The units of one training: pictures are cached, then every unit is one optimiser step.
 
-    A checkpoint adds units after its step: one for each held-out picture and each sample, and one
-    that writes. Its sample `i` is delivered as index `number * len(sample_prompts) + i`, where
-    checkpoints are numbered from 0 through the whole training, whatever was resumed.
+    A checkpoint adds units after its step: one for each held-out picture, one for each denoising
+    step of a sample and one that decodes it, and one that writes. Its sample `i` is delivered as
+    index `number * len(sample_prompts) + i`, where checkpoints are numbered from 0 through the
+    whole training, whatever was resumed.
 
     `save` puts another unit first: it writes, but neither judges nor draws. Where it comes between
     a step and the checkpoint planned after it, who goes on from it makes that checkpoint first.
@@ -142,7 +145,11 @@ class Trainer:
         """Write a checkpoint as the next unit; nothing before the first step, or a resumed one."""
         self._save_asked = bool(self._optimiser.state)
 
-    def _all_units(self) -> Iterator[None]:
+    def close(self) -> None:
+        """Leave what is under way."""
+        self._units.close()
+
+    def _all_units(self) -> Generator[None]:
         yield from self._cache()
         if self._resumed is not None:
             self._go_on_from(self._resumed)
@@ -173,24 +180,29 @@ class Trainer:
         if not self._work.text_encoders:
             for text in ("", *self._work.sample_prompts, *kept):
                 self._base.remember(text)
+                yield
             self._base.release_encoders()
         yield
 
         for index, caption in enumerate(kept):
-            self._keep(index, caption)
-            yield
+            yield from self._keep(index, caption)
 
-    def _keep(self, index: int, caption: str) -> None:
+    def _keep(self, index: int, caption: str) -> Iterator[None]:
         """Keep the base model's answers to a prompt, before the adapter has changed any."""
+
+        def draw(hold: Callable[[], None]) -> Example:
+            with torch.no_grad(), self._precision():
+                return self._base.drawn_example(
+                    caption,
+                    side=self._side,
+                    steps=KEPT_STEPS,
+                    seed=plan.derived_seed(self._work.seed, "draw", index),
+                    between_steps=lambda _: hold(),
+                )
+
+        example = yield from in_stretches(draw)
         generator = self._generator("keep", index)
         with torch.no_grad(), self._precision():
-            example = self._base.drawn_example(
-                caption,
-                side=self._side,
-                steps=KEPT_STEPS,
-                seed=plan.derived_seed(self._work.seed, "draw", index),
-                between_steps=lambda _: self._between_steps(),
-            )
             latents = example.latents.expand(KEPT_TIMESTEPS, -1, -1, -1)
             shares = spread(KEPT_TIMESTEPS, generator=generator)
             timesteps = self._objective.timesteps(shares, latents).to(self._device.device)
@@ -201,6 +213,7 @@ class Trainer:
             Kept(example=example, noisy=row, timestep=timestep, answer=answer)
             for row, timestep, answer in zip(noisy, timesteps, answers, strict=True)
         ]
+        yield
 
     def _example(self, picture: TrainingPicture, size: plan.Size, *, flip: bool) -> Example:
         if not self._work.text_encoders:
@@ -352,8 +365,8 @@ class Trainer:
             yield
         number = (self._step - 1) // self._work.checkpoint_every
         for index in range(len(self._work.sample_prompts)):
-            self._draw_sample(index, place=number * len(self._work.sample_prompts) + index)
-            yield
+            place = number * len(self._work.sample_prompts) + index
+            yield from self._draw_sample(index, place=place)
         self._owed = False
         self._write_checkpoint(
             name="checkpoint",
@@ -390,17 +403,22 @@ class Trainer:
             losses = self._losses(judged) * judged.weights
         return float(losses.mean())
 
-    def _draw_sample(self, index: int, *, place: int) -> None:
+    def _draw_sample(self, index: int, *, place: int) -> Iterator[None]:
         seed = picture_seed(self._work.seed, index)
-        with self._precision():
-            picture = self._base.draw(
-                self._work.sample_prompts[index],
-                side=self._side,
-                steps=min(self._work.model.steps, SAMPLE_STEPS),
-                seed=seed,
-                between_steps=lambda _: self._between_steps(),
-            )
+
+        def draw(hold: Callable[[], None]) -> Picture:
+            with torch.no_grad(), self._precision():
+                return self._base.draw(
+                    self._work.sample_prompts[index],
+                    side=self._side,
+                    steps=min(self._work.model.steps, SAMPLE_STEPS),
+                    seed=seed,
+                    between_steps=lambda _: hold(),
+                )
+
+        picture = yield from in_stretches(draw)
         self._attempt.deliver(index=place, picture=picture, seed=seed)
+        yield
 
     def _state(self, adapter: dict[str, Tensor]) -> State:
         moments = self._optimiser.state[self._adapter.parameters]

@@ -184,20 +184,6 @@ def test_a_retired_adapter_cannot_be_named_any_more(live: Live, dress: str) -> N
         assert refusal(answer) == (422, "unknown_model", "loras.0.name")
 
 
-@pytest.mark.parametrize("victim", ["imageloom device", "imageloom worker"])
-def test_a_killed_training_goes_on_from_its_checkpoint(live: Live, dress: str, victim: str) -> None:
-    name = f"killed-{victim.split()[-1]}"
-    config = {"epochs": 30, "checkpoint_every": 20}
-    calm = over(live, train(live, f"{name}-calm", dress, **config)["id"])
-    made = train(live, name, dress, **config)
-    wait_for(lambda: read(live, made["id"])["output"]["metrics"]["step"] >= 45, what="steps")
-    live.kill(victim)
-    ended = over(live, made["id"])
-    assert ended["attempt"] == 2
-    assert losses(live, made["id"]) == losses(live, calm["id"])
-    assert ended["output"]["adapter"]["sha256"] == calm["output"]["adapter"]["sha256"]
-
-
 def test_generation_goes_on_beside_a_training(live: Live, dress: str) -> None:
     made = train(live, "beside", dress, epochs=400)
     wait_for(lambda: read(live, made["id"])["output"]["metrics"]["step"] >= 3, what="steps")

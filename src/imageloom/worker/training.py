@@ -64,6 +64,12 @@ async def train(tools: TrainingTools, claim: Claim) -> Output:
     base, services = claim.task.params["base_model"], tools.services
     model = await outlast(lambda: get_model(services.pool, base), within=OUTAGE_LIMIT)
     state = await outlast(lambda: begin_record(services, claim), within=OUTAGE_LIMIT)
+    _log.info(
+        "training_begun",
+        task_id=claim.task.id,
+        attempt=claim.attempt,
+        after_step=state.checkpoint_step,
+    )
     async with _scratch(services, claim) as folder:
         report, pictures = await _data_set(tools, claim, folder)
         lineage = {
@@ -280,7 +286,9 @@ class _Ledger:
         for path in (message.path, message.adapter_path):
             await asyncio.to_thread(Path(path).unlink, missing_ok=True)
         if not message.planned:
-            _log.info("saved", task_id=claim.task.id, attempt=claim.attempt, step=message.step)
+            _log.info(
+                "training_saved", task_id=claim.task.id, attempt=claim.attempt, step=message.step
+            )
             self.saved.set()
 
     def _note(self, **values: Any) -> None:

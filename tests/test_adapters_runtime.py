@@ -151,7 +151,7 @@ def test_an_adapter_of_every_layer_draws_what_diffusers_draws(
     ours = draw(tiny, use(broad))
     assert difference(ours, draw(tiny)) > 20
     reference._text_to_image.load_lora_weights(str(broad))
-    assert ours == draw(reference)
+    assert difference(ours, draw(reference)) <= 1
 
 
 def test_an_adapter_that_peft_trained_and_diffusers_saved_keeps_its_alpha(
@@ -181,7 +181,7 @@ def test_an_adapter_that_peft_trained_and_diffusers_saved_keeps_its_alpha(
     file = tmp_path / "pytorch_lora_weights.safetensors"
     ours = draw(tiny, use(file, sha256="peft"))
     assert difference(ours, draw(tiny)) > 20
-    assert ours == draw(reference)
+    assert difference(ours, draw(reference)) <= 1
     scales = {layer.scale for layer in read_adapter(file, name="mine").layers.values()}
     assert scales == {1.5, 0.5}
 
@@ -198,7 +198,7 @@ def test_the_kohya_layout_draws_what_diffusers_draws(
     ours = draw(tiny, use(file, sha256=naming))
     assert difference(ours, draw(tiny)) > 20
     reference._text_to_image.load_lora_weights(str(file))
-    assert ours == draw(reference)
+    assert difference(ours, draw(reference)) <= 1
 
 
 # Of the research code's UNet, where this model has four blocks on the way down.
@@ -306,13 +306,13 @@ def test_every_layer_of_an_adapter_acts(
     tiny: StockPipeline, broad: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     acted = set()
-    change = adapter_use._change
+    change = adapter_use.change
 
     def noting(term: adapter_use.Term, x: Any) -> Any:
         acted.add(id(term))
         return change(term, x)
 
-    monkeypatch.setattr(adapter_use, "_change", noting)
+    monkeypatch.setattr(adapter_use, "change", noting)
     draw(tiny, use(broad))
     [(fitted, _)] = tiny._adapters.load([use(broad)])
     assert len(fitted.terms) == len(read_adapter(broad, name="mine").layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import setproctitle
 
@@ -27,13 +28,17 @@ def main() -> None:
     link = Link(socket.socket(fileno=args.fd))
     link.start()
 
+    import torch
+
     from imageloom.device.loop import DeviceLoop  # torch takes 5 s to import: after the link is up
     from imageloom.runtime.residency import Residency
     from imageloom.runtime.torch_device import choose_device
 
     device = choose_device(args.device, threads=args.threads)
     link.send(device.ready())
-    DeviceLoop(link, Residency(device)).run()
+    # Whether gradients are kept is a matter of each thread.
+    loader = ThreadPoolExecutor(1, "loader", initializer=torch.set_grad_enabled, initargs=(False,))
+    DeviceLoop(link, Residency(device, loader=loader)).run()
 
 
 main()

@@ -23,7 +23,7 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._arrived: queue.SimpleQueue[ToDevice] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[ToDevice | None] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         self._send_lock = threading.Lock()
 
@@ -32,11 +32,17 @@ class Link:
         threading.Thread(target=self._listen, name="link", daemon=True).start()
 
     def next_message(self, *, block: bool) -> ToDevice | None:
-        """Return what the parent asked for next; None where nothing waits and `block` is false."""
+        """Return what the parent asked for next; None where nothing waits and `block` is false, or
+        where `wake` was called meanwhile.
+        """
         try:
             return self._arrived.get(block=block)
         except queue.Empty:
             return None
+
+    def wake(self) -> None:
+        """End the waiting in `next_message`; from any thread."""
+        self._arrived.put(None)
 
     def is_cancelled(self, key: str) -> bool:
         """Whether the parent wants the attempt dropped. Cheap: asked between all steps."""

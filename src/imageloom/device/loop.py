@@ -1,161 +1,96 @@
 """The device loop: admits attempts and steps them, one unit of work at a time.
 
-A unit of work is what a task type's `run.py` yields between two `step` calls. Between units the
-loop admits new attempts and drops cancelled ones; within a unit that can be left early (a denoising
-loop of the stock pipeline) the unit asks `Attempt.between_steps`, which does the same for its own
-attempt.
+A unit of work is a denoising step of all rows that fit together, whoever asked for them, or what a
+task type's `run.py` does in one `step`. Between two units the loop admits new attempts and drops
+cancelled ones; within a long unit (a picture of the stock pipeline, the tiles of an upscale) rows
+have their turns too, between its steps.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import assert_never
+from functools import partial
+from typing import Any, Final, assert_never
 
 import structlog
 
+from imageloom.device.attempt import LinkedAttempt
 from imageloom.device.failures import describe_failure
 from imageloom.device.link import Link
 from imageloom.device.openers import open_units
-from imageloom.domain.messages import (
-    Cancel,
-    Checkpoint,
-    Done,
-    Errored,
-    Progress,
-    Residents,
-    Run,
-    Save,
-    Stopped,
-    TrainingStep,
-)
-from imageloom.domain.messages import Picture as PictureMessage
-from imageloom.images import Picture
+from imageloom.device.ticks import choose_rows, step_rows
+from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Save, Stopped
+from imageloom.domain.shares import Claimant, Shares
 from imageloom.runtime.residency import Residency
-from imageloom.runtime.units import Closable, Dropped, Savable, Units
+from imageloom.runtime.rows import Row
+from imageloom.runtime.units import Closable, Drawing, Dropped, Loading, Savable, Units
 
 _log = structlog.get_logger("imageloom.device")
 
-
-class LinkedAttempt:
-    """What a unit of work says, sent over the link: `runtime.units.Attempt`."""
-
-    def __init__(self, link: Link, key: str) -> None:
-        self.key = key
-        self._link = link
-
-    def between_steps(self, progress: float) -> None:
-        """Report progress, 0 to 1, and leave if the parent wants so. Raises: Dropped."""
-        if self._link.is_cancelled(self.key):
-            raise Dropped(self.key)
-        self._link.send(Progress(key=self.key, value=progress))
-
-    def deliver(
-        self,
-        *,
-        index: int,
-        picture: Picture,
-        seed: int | None = None,
-        method: str | None = None,
-        confidence: float | None = None,
-    ) -> None:
-        """Hand a finished picture to the parent."""
-        self._link.send(
-            PictureMessage(
-                key=self.key,
-                index=index,
-                width=picture.width,
-                height=picture.height,
-                rgb=picture.rgb,
-                alpha=picture.alpha,
-                seed=seed,
-                method=method,
-                confidence=confidence,
-            )
-        )
-
-    def report_step(
-        self,
-        *,
-        step: int,
-        steps: int,
-        epoch: int,
-        loss: float,
-        learning_rate: float,
-        images_per_second: float,
-    ) -> None:
-        """Tell the parent how a training goes."""
-        self._link.send(
-            TrainingStep(
-                key=self.key,
-                step=step,
-                steps=steps,
-                epoch=epoch,
-                loss=loss,
-                learning_rate=learning_rate,
-                images_per_second=images_per_second,
-            )
-        )
-
-    def report_checkpoint(
-        self,
-        *,
-        step: int,
-        path: str,
-        adapter_path: str,
-        held_out_loss: float | None,
-        last: bool,
-        planned: bool,
-    ) -> None:
-        """Tell the parent that a training can go on from here."""
-        self._link.send(
-            Checkpoint(
-                key=self.key,
-                step=step,
-                path=path,
-                adapter_path=adapter_path,
-                held_out_loss=held_out_loss,
-                last=last,
-                planned=planned,
-            )
-        )
+# What an attempt that has not begun is taken to need, so that it begins soon: a few units.
+_UNOPENED: Final = 2
+GENERATION: Final = "generation"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Live:
-    """An admitted attempt and its work."""
+    """An admitted attempt and its work; `waiting` for what it needs from the loader."""
 
+    run: Run
     attempt: LinkedAttempt
-    units: _Opening
-    background: bool
+    units: Units | None = None
+    waiting: Future[Any] | None = None
+    waited: int = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.waiting is None or self.waiting.done()
+
+    @property
+    def remaining(self) -> int:
+        return self.units.remaining if isinstance(self.units, Drawing) else _UNOPENED
 
 
 class DeviceLoop:
-    """Steps what was admitted until the parent hangs up: first come first served.
+    """Steps what was admitted until the parent hangs up, in the order of `domain.shares`.
 
     What runs in the background, a training, is stepped only where nothing else is there, so that
     it delays a picture by one of its steps at most.
     """
 
-    def __init__(self, link: Link, residency: Residency) -> None:
+    def __init__(
+        self,
+        link: Link,
+        residency: Residency,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._link = link
         self._residency = residency
+        self._clock = clock
         self._live: list[_Live] = []
+        self._shares = Shares()
+        # The long unit that is going on, and since when its tenant has not been charged for it.
+        self._in_unit: _Live | None = None
+        self._uncharged_since = 0.0
 
     def run(self) -> None:
         """Work for ever."""
         while True:
-            self._admit()
-            if self._live:
-                self._step(min(self._live, key=lambda live: live.background))
+            self._admit(block=not any(live.ready for live in self._live))
+            self._turn()
 
-    def _admit(self) -> None:
-        """Begin every attempt that has arrived; wait for one where there is nothing else to do."""
-        while (message := self._link.next_message(block=not self._live)) is not None:
+    def _admit(self, *, block: bool) -> None:
+        """Take in what has arrived; with `block`, wait for it, or for something to be loaded."""
+        while (message := self._link.next_message(block=block)) is not None:
+            block = False
             match message:
-                case Run(key=key, background=background):
-                    attempt = LinkedAttempt(self._link, key)
-                    opening = _Opening(message, attempt, self._residency)
-                    self._live.append(_Live(attempt=attempt, units=opening, background=background))
+                case Run():
+                    attempt = LinkedAttempt(self._link, message.key, share=self._share)
+                    self._live.append(_Live(run=message, attempt=attempt))
                 case Cancel(key=key):
                     # One that is over already still gets its answer: the parent waits for it.
                     if all(live.attempt.key != key for live in self._live):
@@ -168,60 +103,164 @@ class DeviceLoop:
                 case _:
                     assert_never(message)
 
-    def _step(self, live: _Live) -> None:
-        ended = self._stepped(live)
-        if ended is None:
+    def _turn(self) -> None:
+        """Drop what was cancelled, and do one unit of whatever is first."""
+        self._drop_cancelled()
+        order = self._order()
+        if order:
+            self._serve(order[0], order)
+
+    def _share(self) -> None:
+        """Between two steps of a long unit: let rows that are due have a turn."""
+        outer = self._in_unit
+        # The units of a training are short, and some of them speak from a thread of their own.
+        if outer is None or outer.run.alone or outer.run.background:
             return
-        self._link.send(ended)
-        key = live.attempt.key
-        self._live.remove(live)
-        self._link.forget(key)
-        live.units.close()
-        self._residency.release(key)
-        if isinstance(ended, Errored):
-            self._residency.release_memory()
-        self._link.send(Residents(models=self._residency.names()))
+        self._charge([outer], since=self._uncharged_since)
+        self._admit(block=False)
+        self._drop_cancelled(but=outer)
+        order = [live for live in self._order() if live is outer or _draws(live)]
+        if order and order[0] is not outer:
+            self._in_unit = None
+            try:
+                self._serve(order[0], [live for live in order if live is not outer])
+            finally:
+                self._in_unit = outer
+        else:
+            _note_turn(order, served=[outer])
+        self._uncharged_since = self._clock()
 
-    def _stepped(self, live: _Live) -> Done | Stopped | Errored | None:
-        """Do one unit and return how the attempt ended, None where it did not.
+    def _order(self) -> list[_Live]:
+        """Return what could be served now, the first first; the background where it is alone."""
+        ready = [live for live in self._live if live.ready]
+        foreground = [live for live in ready if not live.run.background]
+        if not foreground:
+            quiet = any(live.run.alone for live in self._live)
+            return [] if quiet else ready[:1]
+        return self._shares.order(
+            [
+                Claimant(
+                    key=live,
+                    tenant=live.run.tenant,
+                    priority=live.run.priority,
+                    remaining=live.remaining,
+                    waited=live.waited,
+                )
+                for live in foreground
+            ]
+        )
 
-        What was raised holds the frames of the unit, and with them its memory, until this returns.
+    def _serve(self, first: _Live, order: Sequence[_Live]) -> None:
+        if isinstance(first.units, Drawing) and first.units.begun:
+            began = self._clock()
+            served = self._tick(first.units, order)
+            self._charge(served, since=began)
+        else:
+            served = [first]
+            self._in_unit, self._uncharged_since = first, self._clock()
+            try:
+                self._unit(first)
+            finally:
+                self._in_unit = None
+            self._charge(served, since=self._uncharged_since)
+        _note_turn(order, served=served)
+
+    def _charge(self, served: Sequence[_Live], *, since: float) -> None:
+        seconds = (self._clock() - since) / len(served)
+        for live in served:
+            self._shares.charge(live.run.tenant, seconds=seconds, priority=live.run.priority)
+
+    def _tick(self, lead: Drawing, order: Sequence[_Live]) -> list[_Live]:
+        """Do a denoising step of the rows that are due and fit together; return whose they are."""
+        drawing = [(live, live.units) for live in order if isinstance(live.units, Drawing)]
+        stepped = step_rows(lead.denoiser, choose_rows(lead, [units for _, units in drawing]))
+        served = []
+        for live, units in drawing:
+            rows = [row for row in units.rows if row in stepped]
+            if not rows:
+                continue
+            served.append(live)
+            errors = [error for row in rows if (error := stepped[row]) is not None]
+            if errors:
+                self._end(live, _described(live.attempt.key, errors[0]))
+            else:
+                self._attend(live, partial(_finish, units, rows))
+        return served
+
+    def _unit(self, live: _Live) -> None:
+        """Do one unit of an attempt's own; the first is to open it."""
+        self._attend(live, lambda: self._step(live))
+
+    def _step(self, live: _Live) -> bool:
+        if live.units is None:
+            live.units = open_units(
+                live.run.task_type, live.run.work, live.attempt, self._residency
+            )
+            return False
+        return live.units.step()
+
+    def _attend(self, live: _Live, work: Callable[[], bool]) -> None:
+        """Do some work of an attempt, True where it was the last, and tell how it ended."""
+        ended = self._attended(live, work)
+        if ended is not None:
+            self._end(live, ended)
+
+    def _attended(self, live: _Live, work: Callable[[], bool]) -> Done | Stopped | Errored | None:
+        """Do some work of an attempt and return how it ended, None where it did not.
+
+        What was raised holds the frames of the work, and with them its memory, until this returns.
         """
         key = live.attempt.key
         try:
-            if self._link.is_cancelled(key):
-                return Stopped(key=key)
-            return Done(key=key) if live.units.step() else None
+            last = work()
+            if isinstance(live.units, Drawing) and not last:
+                live.attempt.between_steps(live.units.progress)
+        except Loading as exc:
+            live.waiting = exc.future
+            exc.future.add_done_callback(lambda _: self._link.wake())
+            return None
         except Dropped:
             return Stopped(key=key)
         except Exception as exc:  # noqa: BLE001  # whatever a model raises, the loop serves the next
-            _log.exception("attempt_raised", key=key)
-            return describe_failure(key, exc)
+            return _described(key, exc)
+        live.waiting = None
+        return Done(key=key) if last else None
+
+    def _drop_cancelled(self, *, but: _Live | None = None) -> None:
+        for live in list(self._live):
+            if live is not but and self._link.is_cancelled(live.attempt.key):
+                self._end(live, Stopped(key=live.attempt.key))
+
+    def _end(self, live: _Live, message: Done | Stopped | Errored) -> None:
+        key = live.attempt.key
+        self._live.remove(live)
+        if isinstance(live.units, Closable):
+            live.units.close()
+        live.units = None
+        self._link.forget(key)
+        self._link.send(message)
+        self._residency.release(key)
+        if isinstance(message, Errored):
+            self._residency.release_memory()
+        self._link.send(Residents(models=self._residency.names()))
 
 
-class _Opening:
-    """The first unit of every attempt: decode its work and load its model."""
+def _described(key: str, exc: Exception) -> Errored:
+    _log.error("attempt_raised", key=key, exc_info=exc)
+    return describe_failure(key, exc)
 
-    def __init__(self, run: Run, attempt: LinkedAttempt, residency: Residency) -> None:
-        self._run = run
-        self._attempt = attempt
-        self._residency = residency
-        self._units: Units | None = None
 
-    def step(self) -> bool:
-        if self._units is None:
-            self._units = open_units(
-                self._run.task_type, self._run.work, self._attempt, self._residency
-            )
-            return False
-        return self._units.step()
+def _draws(live: _Live) -> bool:
+    return isinstance(live.units, Drawing) or (
+        live.units is None and live.run.task_type == GENERATION
+    )
 
-    def save(self) -> None:
-        if isinstance(self._units, Savable):
-            self._units.save()
 
-    def close(self) -> None:
-        """Let go of the work, and of what it loaded for itself."""
-        if isinstance(self._units, Closable):
-            self._units.close()
-        self._units = None
+def _finish(units: Drawing, rows: Sequence[Row]) -> bool:
+    """Finish the rows that are done; True when the attempt is."""
+    return any(units.finish(row) for row in rows if row.done)
+
+
+def _note_turn(order: Sequence[_Live], *, served: Sequence[_Live]) -> None:
+    for live in order:
+        live.waited = 0 if live in served else live.waited + 1

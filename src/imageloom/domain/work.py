@@ -31,7 +31,11 @@ class LoraUse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationWork(msgspec.Struct, frozen=True, kw_only=True):
-    """What the device needs for one generation task. `width` and `height` are what it draws."""
+    """What the device needs for one generation task. `width` and `height` are what it draws.
+
+    `scheduler` is one of `domain.schedulers`, None for the model's own. With `exact`, a picture has
+    the same bits whatever else is drawn beside it.
+    """
 
     model: Model
     prompt: str
@@ -44,6 +48,8 @@ class GenerationWork(msgspec.Struct, frozen=True, kw_only=True):
     seeds: tuple[int, ...]
     image: InputImage | None
     loras: tuple[LoraUse, ...] = ()
+    scheduler: str | None = None
+    exact: bool = False
 
 
 class ProcessingWork(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,19 +1,20 @@
-"""Adapters on a loaded pipeline: which layers they change, and drawing with them.
+"""Adapters on a loaded pipeline: which layers they change, and which files fit them.
 
-Nothing of the base is written to. While a picture is drawn its layers have a hook that adds what
-the adapters say; afterwards they have none, so the next picture is what it always was, to the bit.
+Nothing of the base is ever written to: `applied` here and `lane_adapters` add what adapters say to
+the outputs of layers, and leave no trace.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
@@ -69,6 +70,40 @@ class Fitted:
     weight_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AdapterSet:
+    """Several adapters, each with its weight, as one term a layer; equal to itself alone.
+
+    Their ranks add up and scales are in `up`, so that any number of them costs what one does.
+    """
+
+    terms: Mapping[Changeable, Term]
+
+    @classmethod
+    def of(cls, adapters: Sequence[tuple[Fitted, float]]) -> Self:
+        """Return fitted adapters with their weights as one."""
+        by_layer: dict[Changeable, list[tuple[Term, float]]] = {}
+        for fitted, weight in adapters:
+            for term in fitted.terms:
+                by_layer.setdefault(term.module, []).append((term, term.scale * weight))
+        return cls(terms={module: _merged(module, parts) for module, parts in by_layer.items()})
+
+    @property
+    def weight_bytes(self) -> int:
+        """The bytes of its tensors."""
+        return sum(term.down.nbytes + term.up.nbytes for term in self.terms.values())
+
+
+def _merged(module: Changeable, parts: Sequence[tuple[Term, float]]) -> Term:
+    return Term(
+        module=module,
+        down=torch.cat([term.down for term, _ in parts]),
+        # Scaled in float32: half precision would round every weight once more.
+        up=torch.cat([(term.up.float() * factor).to(term.up) for term, factor in parts], dim=1),
+        scale=1.0,
+    )
+
+
 class PipelineAdapters:
     """The adapters of one pipeline, by the digest of their file; the latest used ones are kept."""
 
@@ -76,6 +111,7 @@ class PipelineAdapters:
         self._pipeline = pipeline
         self._model_name = model_name
         self._kept: OrderedDict[str, Fitted] = OrderedDict()
+        self._sets: OrderedDict[tuple[tuple[str, float], ...], AdapterSet] = OrderedDict()
 
     @property
     def weight_bytes(self) -> int:
@@ -94,6 +130,21 @@ class PipelineAdapters:
         ):
             self._kept.popitem(last=False)
         return loaded
+
+    def as_one(
+        self, uses: Sequence[LoraUse], loaded: Sequence[tuple[Fitted, float]]
+    ) -> AdapterSet | None:
+        """Return what `load` returned for a request as one, None where none of it acts."""
+        acting = [(fitted, weight) for fitted, weight in loaded if weight]
+        if not acting:
+            return None
+        key = tuple(sorted((use.sha256, use.weight) for use in uses if use.weight))
+        if key not in self._sets:
+            self._sets[key] = AdapterSet.of(acting)
+            if len(self._sets) > KEPT:
+                self._sets.popitem(last=False)
+        self._sets.move_to_end(key)
+        return self._sets[key]
 
     def _get(self, use: LoraUse) -> Fitted:
         if use.sha256 not in self._kept:
@@ -237,13 +288,13 @@ def _term(module: Changeable, layer: Layer) -> Term:
 def _adding(terms: Sequence[tuple[Term, float]]) -> Callable[[Any, Any, Tensor], Tensor]:
     def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         for term, factor in terms:
-            output = output + _change(term, inputs[0]) * factor
+            output = output + change(term, inputs[0]) * factor
         return output
 
     return hook
 
 
-def _change(term: Term, x: Tensor) -> Tensor:
+def change(term: Term, x: Tensor) -> Tensor:
     """Return up(down(x)); of a convolution, down goes over the picture as the layer does."""
     if isinstance(term.module, nn.Linear):
         return functional.linear(functional.linear(x, term.down), term.up)

@@ -1,17 +1,22 @@
-"""What is in the device's memory: the least recently used models leave when it is full."""
+"""What is in the device's memory: the least recently used models leave when it is full.
+
+What is drawn with is held, and stays. Loading happens off the loop, one at a time.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 import torch
 
 from imageloom.domain.catalog import Model
 from imageloom.runtime.torch_device import TorchDevice
+from imageloom.runtime.units import Loading
 
 _log = structlog.get_logger("imageloom.residency")
 
@@ -19,9 +24,13 @@ _log = structlog.get_logger("imageloom.residency")
 class Loaded(Protocol):
     """What a model's weights became: a pipeline, an upscaler, a segmenter."""
 
-    weight_bytes: int
+    @property
+    def weight_bytes(self) -> int:
+        """What its weights take on the device."""
+        ...
 
 
+T = TypeVar("T")
 L = TypeVar("L", bound=Loaded)
 
 
@@ -31,8 +40,14 @@ class Residency:
     Together at most `device.budget()` bytes, unless one of them alone is more.
     """
 
-    def __init__(self, device: TorchDevice) -> None:
+    def __init__(self, device: TorchDevice, *, loader: Executor | None = None) -> None:
+        """With a `loader`, loading happens there, one after the other, and who asks is told to
+        come again (`Loading`); without, asking takes as long as loading.
+        """
         self.device = device
+        self._loader = loader
+        self._jobs: dict[object, Future[Any]] = {}
+        self._held: Counter[Model] = Counter()
         self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
         self._reserved: dict[str, int] = {}
 
@@ -41,11 +56,12 @@ class Residency:
 
         Keyed by the whole entry: one that was changed in the catalog is another model. One model
         is always loaded by one function: its kind and family choose it.
-        Raises: what `load` raises, such as ModelNotInstalled and BadWeights.
+        Raises: what `load` raises, such as ModelNotInstalled and BadWeights; Loading.
         """
         if model not in self._loaded:
-            self._make_room(model.size_bytes)
-            loaded = load(model, self.device)
+            if model not in self._jobs:
+                self._make_room(model.size_bytes)
+            loaded = self.prepared(model, lambda: load(model, self.device))
             self._loaded[model] = loaded
             _log.info("loaded", model=model.name, weight_bytes=loaded.weight_bytes)
         self._loaded.move_to_end(model)
@@ -67,6 +83,29 @@ class Residency:
         if self._reserved.pop(key, None) is not None:
             self.release_memory()
 
+    def prepared(self, key: object, job: Callable[[], T]) -> T:
+        """Return what `job` makes, done by the loader; `key` tells it from other jobs.
+
+        Raises: what `job` raises; Loading.
+        """
+        if self._loader is None:
+            return job()
+        if key not in self._jobs:
+            self._jobs[key] = self._loader.submit(job)
+        future = self._jobs[key]
+        if not future.done():
+            raise Loading(future)
+        del self._jobs[key]
+        return cast("T", future.result())
+
+    def hold(self, model: Model) -> None:
+        """Keep a model in memory until it is let go as often as it was held."""
+        self._held[model] += 1
+
+    def let_go(self, model: Model) -> None:
+        """Undo one `hold`."""
+        self._held[model] -= 1
+
     def names(self) -> tuple[str, ...]:
         """Return the names of the resident models, least recently used first."""
         return tuple(model.name for model in self._loaded)
@@ -80,8 +119,10 @@ class Residency:
     def _make_room(self, needed: int) -> None:
         used = sum(loaded.weight_bytes for loaded in self._loaded.values())
         used += sum(self._reserved.values())
-        while self._loaded and used + needed > self.device.budget():
-            model, loaded = self._loaded.popitem(last=False)
+        for model in [each for each in self._loaded if not self._held[each]]:
+            if used + needed <= self.device.budget():
+                return
+            loaded = self._loaded.pop(model)
             used -= loaded.weight_bytes
             _log.info("evicted", model=model.name, weight_bytes=loaded.weight_bytes)
             del loaded

@@ -54,6 +54,16 @@ def load_pipeline(model: Model, device: TorchDevice) -> Any:
     return pipeline.to(device.device)
 
 
+def module_bytes(pipeline: Any) -> int:
+    """Return the bytes of a pipeline's weights."""
+    return sum(
+        parameter.numel() * parameter.element_size()
+        for component in pipeline.components.values()
+        if isinstance(component, torch.nn.Module)
+        for parameter in component.parameters()
+    )
+
+
 class StockPipeline:
     """A loaded model: text to image, and image to image on the same weights."""
 
@@ -62,12 +72,7 @@ class StockPipeline:
         self._text_to_image = text_to_image
         self._image_to_image: Any | None = None
         self._adapters = PipelineAdapters(text_to_image, model_name=model.name)
-        self._base_bytes = sum(
-            parameter.numel() * parameter.element_size()
-            for component in text_to_image.components.values()
-            if isinstance(component, torch.nn.Module)
-            for parameter in component.parameters()
-        )
+        self._base_bytes = module_bytes(text_to_image)
         self.weight_bytes = self._base_bytes
 
     @classmethod

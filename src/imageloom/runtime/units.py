@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from imageloom.images import Picture
+
+if TYPE_CHECKING:
+    from imageloom.runtime.denoiser import Denoiser
+    from imageloom.runtime.rows import Row
 
 
 class Dropped(Exception):
@@ -35,6 +40,53 @@ class Closable(Protocol):
     def close(self) -> None:
         """Let go of what is held; called once, however the attempt ended."""
         ...
+
+
+@runtime_checkable
+class Drawing(Protocol):
+    """The work of a generation whose rows the loop steps together with those of others.
+
+    Each `step` begins one row; once all have begun, the loop steps `rows`, and says of each that is
+    done that it is to be finished.
+    """
+
+    denoiser: Denoiser
+    rows: list[Row]
+
+    @property
+    def begun(self) -> bool:
+        """Whether every row has begun."""
+        ...
+
+    @property
+    def remaining(self) -> int:
+        """How many forward passes of a row are still to come."""
+        ...
+
+    @property
+    def progress(self) -> float:
+        """How much of the attempt is done, 0 to 1."""
+        ...
+
+    def step(self) -> bool:
+        """Begin the next row; never the last unit."""
+        ...
+
+    def finish(self, row: Row) -> bool:
+        """Decode and deliver a row that is done; True when it was the last."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held; called once, however it ended."""
+        ...
+
+
+class Loading(Exception):
+    """What a unit needs is on its way: it has done nothing, and can be asked again afterwards."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        super().__init__()
+        self.future = future
 
 
 class Attempt(Protocol):

@@ -43,6 +43,7 @@ from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
 from imageloom.worker.progress import ProgressWriter
+from imageloom.worker.room import Room
 from imageloom.worker.training import TrainingTools, train
 
 _log = structlog.get_logger("imageloom.worker")
@@ -52,12 +53,13 @@ SETTLE_TIMEOUT = 120.0  # seconds to keep trying to write an outcome while the d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptTools:
-    """What an attempt works with."""
+    """What an attempt works with, and who else may be there."""
 
     services: Services
     device: DeviceProcess
     fetcher: Fetcher
     handover: Handover
+    room: Room
 
 
 async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
@@ -91,7 +93,8 @@ async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
                 handover=tools.handover,
             )
             return Completed(output=await train(training, claim))
-        return Completed(output=await _work(tools, claim))
+        async with tools.room.for_attempt(claim) as alone:
+            return Completed(output=await _work(tools, claim, alone=alone))
     except DeviceRefusedError as exc:
         return exc.failure
     except DeviceLost as exc:
@@ -102,7 +105,7 @@ async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
         return failed(exc)
 
 
-async def _work(tools: AttemptTools, claim: Claim) -> Output:
+async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
     """Return what the task made, or what the step cache has of it."""
     task, services = claim.task, tools.services
     task_type = get_task_type(task.type)
@@ -136,7 +139,9 @@ async def _work(tools: AttemptTools, claim: Claim) -> Output:
             inputs.forget(
                 name for name in names if not any(name in rest for rest in parts[part + 1 :])
             )
-            span = _Span(first=len(images), part=part, parts=len(parts), progress=progress)
+            span = _Span(
+                first=len(images), part=part, parts=len(parts), progress=progress, alone=alone
+            )
             images += await _draw(tools, claim, work, span)
     return Output(
         images=tuple(images),
@@ -147,12 +152,16 @@ async def _work(tools: AttemptTools, claim: Claim) -> Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Span:
-    """Where one part stands in its attempt: `first` is the index of its first picture."""
+    """Where one part stands in its attempt: `first` is the index of its first picture.
+
+    `alone` where the attempt has the device to itself.
+    """
 
     first: int
     part: int
     parts: int
     progress: ProgressWriter
+    alone: bool
 
     def note(self, value: float) -> None:
         """Note how far this part is, 0 to 1."""
@@ -163,7 +172,14 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
     """Run one part on the device; store each picture as it is finished."""
     key = f"{claim.task.id}/{claim.attempt}"
     storing: dict[int, asyncio.Task[OutputImage]] = {}
-    run = Run(key=key, task_type=claim.task.type, work=work.message)
+    run = Run(
+        key=key,
+        task_type=claim.task.type,
+        work=work.message,
+        alone=span.alone,
+        tenant=claim.task.tenant,
+        priority=claim.task.priority,
+    )
     finished = False
     try:
         async with aclosing(tools.device.run(run)) as messages:

@@ -33,6 +33,7 @@ from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
+from imageloom.worker.room import Room
 
 _log = structlog.get_logger("imageloom.worker")
 
@@ -49,9 +50,10 @@ class _Running:
 
 
 class Worker:
-    """One device and the tasks that it does: one at a time, for a second would only wait behind it.
+    """One device and the tasks that share it, and one training beside.
 
-    And one training beside, whose steps run while nothing else does.
+    A task that was tried before is done alone: it may be what took the device down, and others
+    would pay for it with their own attempts.
     """
 
     def __init__(self, services: Services, *, queues: tuple[str, ...]) -> None:
@@ -71,6 +73,7 @@ class Worker:
         self._gpu = GpuMeter()
         self._fetcher = Fetcher(allow=settings.fetch_allow, timeout=settings.fetch_timeout)
         self._draining = asyncio.Event()
+        self._room = Room()
         self._running: dict[str, _Running] = {}
         services.queue.handle(self._handle)
 
@@ -149,12 +152,13 @@ class Worker:
         running.job.cancel()
 
     async def _consume_queues(self, names: list[str]) -> None:
-        """Take the jobs of these queues, one after the other, until cancelled."""
+        """Take the jobs of these queues until cancelled."""
         settings = self._services.settings
         await self._services.queue.app.run_worker_async(
             queues=names,
             name=f"{self.id}-{names[0]}",
-            concurrency=1,
+            # A training steps alone; of the rest, rows of many tasks share the device's steps.
+            concurrency=1 if names == [TRAINING] else settings.device_tasks,
             install_signal_handlers=False,
             # Only an INSERT notifies: a job that is due later is found by polling.
             fetch_job_polling_interval=1,
@@ -189,6 +193,7 @@ class Worker:
             device=self._device,
             fetcher=self._fetcher,
             handover=handover,
+            room=self._room,
         )
         try:
             await run_attempt(tools, claimed)

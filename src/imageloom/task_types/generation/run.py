@@ -1,27 +1,94 @@
-"""Generation on the device: the stock pipeline, one picture a unit of work.
-
-One picture at a time, because another number of rows takes other kernels: only so has the picture
-of seed s the same bytes whichever task it is part of.
-"""
+"""Generation on the device: rows that are stepped with those of others, or the stock pipeline."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import msgspec
 
 from imageloom.domain.work import GenerationWork
+from imageloom.runtime.denoiser import Adapters, Denoiser, load_drawing
 from imageloom.runtime.residency import Residency
+from imageloom.runtime.rows import Row
 from imageloom.runtime.stock import StockPipeline
-from imageloom.runtime.units import Attempt
+from imageloom.runtime.units import Attempt, Units
 
 
-def open_units(work: bytes, attempt: Attempt, residency: Residency) -> GenerationUnits:
-    """Return the pictures of a generation task as units of work; loads the model if need be."""
+def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
+    """Return the pictures of a generation task as units of work.
+
+    Raises: Loading while its model or its adapters are on their way; what loading them raises.
+    """
     decoded = msgspec.msgpack.decode(work, type=GenerationWork)
-    return GenerationUnits(decoded, attempt, residency.get(decoded.model, StockPipeline.load))
+    drawing = residency.get(decoded.model, load_drawing)
+    if isinstance(drawing, StockPipeline):
+        return StockUnits(decoded, attempt, drawing)
+    adapters: Adapters = []
+    if decoded.loras:
+        adapters = residency.prepared(
+            (attempt, "adapters"), lambda: drawing.read_adapters(decoded.loras)
+        )
+    return RowUnits(decoded, attempt, drawing, adapters, residency)
 
 
-class GenerationUnits:
-    """The pictures of one attempt, in order."""
+class RowUnits:
+    """The pictures of one attempt as rows: `runtime.units.Drawing`."""
+
+    def __init__(
+        self,
+        work: GenerationWork,
+        attempt: Attempt,
+        denoiser: Denoiser,
+        adapters: Adapters,
+        residency: Residency,
+    ) -> None:
+        self.denoiser = denoiser
+        self.rows: list[Row] = []
+        self._work = work
+        self._attempt = attempt
+        self._residency = residency
+        self._to_begin: Iterator[Row] = denoiser.begin(work, adapters)
+        self._begun = 0
+        self._finished = 0
+        residency.hold(work.model)
+
+    @property
+    def begun(self) -> bool:
+        return self._begun == len(self._work.seeds)
+
+    @property
+    def remaining(self) -> int:
+        unbegun = (len(self._work.seeds) - self._begun) * self._work.steps
+        return unbegun + sum(row.remaining for row in self.rows)
+
+    @property
+    def progress(self) -> float:
+        drawn = self._finished + sum(row.share_done for row in self.rows)
+        return drawn / len(self._work.seeds)
+
+    def step(self) -> bool:
+        """Begin the next row. Raises: InvalidParams where the family cannot do what was asked."""
+        self.rows.append(next(self._to_begin))
+        self._begun += 1
+        return False
+
+    def finish(self, row: Row) -> bool:
+        """Decode and deliver a row that is done; True when it was the last."""
+        picture = self.denoiser.finish(row)
+        self.rows.remove(row)
+        self._finished += 1
+        self._attempt.deliver(
+            index=self._work.seeds.index(row.seed), picture=picture, seed=row.seed
+        )
+        return self._finished == len(self._work.seeds)
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._residency.let_go(self._work.model)
+
+
+class StockUnits:
+    """The pictures of one attempt by the stock pipeline, one a unit, in order."""
 
     def __init__(self, work: GenerationWork, attempt: Attempt, pipeline: StockPipeline) -> None:
         self._work = work

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.errors import InvalidParams, UnknownModel
+from imageloom.domain.schedulers import Scheduler, schedulers_of
 from imageloom.domain.seeds import MAX_SEED, draw_seed, picture_seed
 from imageloom.domain.work import GenerationWork, InputImage, LoraUse
 from imageloom.images import Picture, Transparency, fit_picture
@@ -65,10 +66,18 @@ class GenerationParams(BaseModel):
     seed: int | None = Field(
         None, ge=0, le=MAX_SEED, description="Picture i has seed + i; drawn at random if not given"
     )
+    scheduler: Scheduler | None = Field(
+        None, description="How noise is taken away; the model's own way if not given"
+    )
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = Field(
         None, description="A name from GET /models"
     )
     loras: list[Lora] = Field(default_factory=list, max_length=16, description="Adapters to apply")
+    determinism: Literal["default", "exact"] = Field(
+        "default",
+        description="exact: the same bytes whatever is drawn beside it; default: on a GPU within "
+        "1/255 of that, and faster",
+    )
     output_format: Literal["jpeg", "png", "webp"] = "jpeg"
 
 
@@ -130,7 +139,11 @@ class Generation:
             }
         )
         _check_limits(full, model, limits)
-        return full.model_dump(mode="json", exclude=None if full.loras else {"loras"})
+        _check_scheduler(full, model)
+        left_out = {name for name in ("loras", "scheduler") if not getattr(full, name)}
+        if full.determinism == "default":
+            left_out.add("determinism")
+        return full.model_dump(mode="json", exclude=left_out)
 
     def output_count(self, params: Mapping[str, Any]) -> int:
         """Return how many pictures a task makes."""
@@ -170,6 +183,8 @@ class Generation:
             seeds=tuple(picture_seed(params["seed"], i) for i in range(params["num_outputs"])),
             image=image,
             loras=loras,
+            scheduler=params.get("scheduler"),
+            exact=params.get("determinism") == "exact",
         )
         return Work(
             message=msgspec.msgpack.encode(work),
@@ -243,6 +258,17 @@ def _check_limits(params: GenerationParams, model: Model, limits: Limits) -> Non
             "ask for fewer outputs, fewer steps or smaller pictures",
             param="num_outputs",
         )
+
+
+def _check_scheduler(params: GenerationParams, model: Model) -> None:
+    known = schedulers_of(model.family)
+    if params.scheduler is None or params.scheduler in known:
+        return
+    use = f"use one of {', '.join(known)}, or leave it out" if known else "leave it out"
+    raise InvalidParams(
+        f"scheduler: {params.scheduler!r} is not for the model {model.name!r}; {use}",
+        param="scheduler",
+    )
 
 
 def _base(model: Model | None) -> Model:

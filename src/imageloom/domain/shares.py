@@ -1,0 +1,65 @@
+"""Who is next on a device: fair between tenants, by priority, and short work before long.
+
+Tenants are served by start-time fair queueing: each has a clock of the device seconds that it has
+had, and the one with the least is next. A tenant that comes back starts at the clock of those who
+are there, so that nobody saves up time, and nobody waits behind all that another has asked for.
+A priority makes a clock go slower, by half for each.
+
+Source: Goyal, Vin and Cheng 1996, Start-time Fair Queuing (SIGCOMM), section 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant(Generic[K]):
+    """An attempt that could use the device: `remaining` units of work are still to come.
+
+    `waited` counts the turns of the device since it last had one.
+    """
+
+    key: K
+    tenant: str
+    priority: int
+    remaining: int
+    waited: int
+
+
+class Shares:
+    """The clocks of the tenants of one device."""
+
+    def __init__(self) -> None:
+        self._clocks: dict[str, float] = {}
+
+    def order(self, claimants: Sequence[Claimant[K]]) -> list[K]:
+        """Return the claimants in the order in which they should be served.
+
+        Tenants take turns, the one that had the least first. Within a tenant the higher priority
+        and then the least remaining work comes first; each turn waited counts as a unit less to do,
+        so that a long task is not passed by for ever.
+        """
+        here = {claimant.tenant for claimant in claimants}
+        known = [clock for tenant, clock in self._clocks.items() if tenant in here]
+        start = min(known, default=0.0)
+        # Who is away keeps what it had too much, and loses what it had too little.
+        self._clocks = {tenant: clock for tenant, clock in self._clocks.items() if clock > start}
+        self._clocks |= {tenant: self._clocks.get(tenant, start) for tenant in here}
+        queues = [
+            sorted(
+                (claimant for claimant in claimants if claimant.tenant == tenant),
+                key=lambda each: (-each.priority, each.remaining - each.waited),
+            )
+            for tenant in sorted(here, key=lambda name: (self._clocks[name], name))
+        ]
+        return [each.key for turn in zip_longest(*queues) for each in turn if each is not None]
+
+    def charge(self, tenant: str, *, seconds: float, priority: int) -> None:
+        """Note that a tenant had the device for so long, at that priority."""
+        self._clocks[tenant] = self._clocks.get(tenant, 0.0) + seconds / 2.0**priority

@@ -1,0 +1,99 @@
+"""What every family says of itself: from words and pictures to a network's inputs, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from imageloom.domain.work import InputImage
+from imageloom.images import Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """A text as the network takes it: `tokens` [1, n, d], `pooled` [1, p] where there is one."""
+
+    tokens: Tensor
+    pooled: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """What one entry of a forward pass is told beside its latents and its timestep.
+
+    `told` are the numbers of the family: SDXL's six time ids [1, 6], Flux's guidance [1], or none.
+    `size` is the picture's width and height in pixels.
+    """
+
+    prompt: Prompt
+    told: Tensor | None
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """How a picture begins. `width` and `height` in pixels; `strength` has a meaning with `image`.
+
+    `scheduler` is the row's own diffusers scheduler, `generator` the CPU's random numbers of its
+    seed.
+    """
+
+    width: int
+    height: int
+    steps: int
+    image: InputImage | None
+    strength: float
+    scheduler: Any
+    generator: torch.Generator
+
+
+class Family(Protocol):
+    """One kind of model. Methods run on the network's device, in its dtype, without gradients."""
+
+    network: nn.Module
+
+    def encode_prompt(self, text: str) -> Prompt:
+        """Return what the text encoders make of a text."""
+        ...
+
+    def no_prompt(self, prompt: Prompt) -> Prompt:
+        """Return what guidance leads away from where no negative prompt is given."""
+        ...
+
+    def uses_guidance(self, guidance_scale: float) -> bool:
+        """Whether a picture takes two lanes, without and with its prompt, instead of one."""
+        ...
+
+    def lane(self, prompt: Prompt, *, width: int, height: int, guidance_scale: float) -> Lane:
+        """Return an entry of a forward pass for a picture of that size in pixels."""
+        ...
+
+    def begin(self, start: Start) -> tuple[Tensor, Tensor]:
+        """Return latents [1, ...] at their first timestep, and the timesteps to go through [n].
+
+        Sets the scheduler of `start`, and draws from its generator as the stock pipeline does.
+        """
+        ...
+
+    def predict(self, latents: Tensor, timesteps: Tensor, lanes: tuple[Lane, ...]) -> Tensor:
+        """Return the network's answer [n, ...] to latents [n, ...] at timesteps [n]."""
+        ...
+
+    def decode(self, latents: Tensor, *, size: tuple[int, int]) -> Picture:
+        """Return the picture of finished latents [1, ...]; `size` in pixels."""
+        ...
+
+
+def to_picture(image: Image.Image) -> Picture:
+    """Return a PIL image as a picture."""
+    rgb = image.convert("RGB")
+    return Picture(width=rgb.width, height=rgb.height, rgb=rgb.tobytes())
+
+
+def to_pil(image: InputImage) -> Image.Image:
+    """Return an input as a PIL image."""
+    return Image.frombytes("RGB", (image.width, image.height), image.rgb)

@@ -1,0 +1,62 @@
+"""Rows: pictures in the making, each with everything that is its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from imageloom.runtime.adapter_use import AdapterSet
+from imageloom.runtime.families import Lane
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Row:
+    """One picture of one task. `latents` [1, ...] change with every denoising step.
+
+    `lanes` are its entries in a forward pass: without and with the prompt where it is `guided`. One
+    without guidance has one lane, or that one twice where it is `exact` (see `invariance`).
+    `timesteps` are all that it goes through, `position` the index of the next.
+    """
+
+    seed: int
+    size: tuple[int, int]
+    lanes: tuple[Lane, ...]
+    guided: bool
+    guidance_scale: float
+    scheduler: Any
+    step_options: dict[str, Any]
+    timesteps: list[Tensor]
+    latents: Tensor
+    adapters: AdapterSet | None
+    exact: bool
+    position: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every denoising step is behind it."""
+        return self.position == len(self.timesteps)
+
+    @property
+    def remaining(self) -> int:
+        """How many forward passes are still to come."""
+        return len(self.timesteps) - self.position
+
+    @property
+    def share_done(self) -> float:
+        """How much of its denoising is behind it, 0 to 1."""
+        return self.position / len(self.timesteps)
+
+    @property
+    def fits(self) -> tuple[torch.Size, torch.dtype, torch.Size, bool]:
+        """What rows of one forward pass have in common."""
+        tokens = self.lanes[0].prompt.tokens
+        return self.latents.shape, self.latents.dtype, tokens.shape, self.exact
+
+    @property
+    def work(self) -> int:
+        """Lanes x pixels of one forward pass."""
+        width, height = self.size
+        return len(self.lanes) * width * height

@@ -8,17 +8,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -28,8 +20,8 @@ from imageloom.domain.catalog import BUILTIN
 from imageloom.domain.work import GenerationWork
 from imageloom.images import encode_picture, resize_picture
 from imageloom.settings import Limits
-from imageloom.store.postgres import find_binaries
 from imageloom.task_types.generation.spec import Generation, GenerationParams
+from serving import load, machine, server, word
 
 MODEL = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 TASK = {"prompt": "a red dress on a white background", "num_outputs": 4, "steps": 20, "seed": 1}
@@ -47,14 +39,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6, help="pairs of the overhead measurement")
     options = parser.parse_args()
     busy = os.getloadavg()[0] > (os.cpu_count() or 1) / 2
-    print(_machine())
-    with _server() as client:
+    print(machine())
+    with server() as client:
         _finish(client, TASK, poll=POLL)  # both sides are measured warm
         _report_start([_start_latency(client) for _ in range(options.tasks)])
         bare = Bare()
         bare.seconds()
         _report_overhead([(_api_seconds(client), bare.seconds()) for _ in range(options.pairs)])
-    print(f"\nload       {_load()} at the end")
+    print(f"\nload       {load()} at the end")
     if busy:
         print("           the machine had other work: the overhead above is rather too high")
 
@@ -64,7 +56,7 @@ def _report_start(milliseconds: list[float]) -> None:
     p50 = statistics.median(milliseconds)
     p99 = statistics.quantiles(milliseconds, n=100, method="inclusive")[98]
     print(f"\nsubmit to start, idle, {len(milliseconds)} tasks one after another")
-    print(f"  p50      {p50:7.1f} ms   target {TARGET_START:.0f} ms   {_word(p50 <= TARGET_START)}")
+    print(f"  p50      {p50:7.1f} ms   target {TARGET_START:.0f} ms   {word(p50 <= TARGET_START)}")
     print(f"  p99      {p99:7.1f} ms   range {milliseconds[0]:.1f} to {milliseconds[-1]:.1f} ms")
 
 
@@ -77,16 +69,12 @@ def _report_overhead(pairs: list[tuple[float, float]]) -> None:
     median = statistics.median(ratios)
     print(
         f"  median   {median:+7.1f} %    target {TARGET_OVERHEAD:.0f} %    "
-        f"{_word(median <= TARGET_OVERHEAD)}    range {min(ratios):+.1f} to {max(ratios):+.1f} %"
+        f"{word(median <= TARGET_OVERHEAD)}    range {min(ratios):+.1f} to {max(ratios):+.1f} %"
     )
 
 
 def _percent(through: float, inside: float) -> float:
     return (through / inside - 1) * 100
-
-
-def _word(good: bool) -> str:
-    return "PASS" if good else "FAIL"
 
 
 class Bare:
@@ -148,54 +136,6 @@ def _finish(client: httpx.Client, body: dict[str, Any], *, poll: float) -> dict[
 
 def _time(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
-
-
-@contextmanager
-def _server() -> Iterator[httpx.Client]:
-    """Run `imageloom serve` in a temporary folder and yield a client once its worker is ready."""
-    with tempfile.TemporaryDirectory(prefix="il-", ignore_cleanup_errors=True) as folder:
-        log = Path(folder) / "serve.log"
-        clean = {name: value for name, value in os.environ.items() if "IMAGELOOM" not in name}
-        clean.pop("DATABASE_URL", None)
-        own = {"DATA_DIR": f"{folder}/data", "API_KEY": "bench", "DEVICE": "cpu"}
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "imageloom.cli.main", "serve", "--port", "0"],
-                env=clean | {f"IMAGELOOM_{name}": value for name, value in own.items()},
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        try:
-            assert process.stdout is not None
-            url = next((line.split()[-1] for line in process.stdout if "API" in line), None)
-            if url is None:
-                raise RuntimeError(f"serve did not start:\n{log.read_text()[-2000:]}")
-            with httpx.Client(
-                base_url=url, headers={"Authorization": "Bearer bench"}, timeout=60
-            ) as client:
-                while client.get(url.replace("/api/v1", "/readyz")).status_code != 200:
-                    time.sleep(POLL_TINY)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _machine() -> str:
-    packages = ("torch", "diffusers", "procrastinate")
-    postgres = subprocess.check_output([find_binaries(None) / "postgres", "-V"], text=True)
-    return (
-        f"machine    {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, one torch thread on each side\n"
-        f"versions   {', '.join(f'{name} {version(name)}' for name in packages)}, "
-        f"PostgreSQL {postgres.split()[2]}\n"
-        f"load       {_load()} at the start"
-    )
-
-
-def _load() -> str:
-    return " ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
 main()

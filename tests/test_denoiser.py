@@ -29,6 +29,7 @@ from imageloom.runtime.stock import StockPipeline  # noqa: E402
 from imageloom.runtime.torch_device import TorchDevice, choose_device  # noqa: E402
 from test_adapters_runtime import matrices  # noqa: E402
 from test_runtime import _random_sd1  # noqa: E402
+from test_training_flux import random_flux  # noqa: E402
 
 TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 # The stock pipelines have their UNets in another memory format, and so other last bits.
@@ -163,6 +164,29 @@ def test_stable_diffusion_1_is_what_the_stock_pipeline_draws(
     for changes in ({}, {"image": photograph()}, {"scheduler": "euler"}):
         asked = work(model=model, **changes)
         assert difference(alone(denoiser, asked), drawn_by_stock(stock, asked)) <= LEVELS
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_flux_is_what_the_stock_pipeline_draws_in_company_too(
+    device: TorchDevice, tmp_path: Path, distilled: bool
+) -> None:
+    folder = tmp_path / "flux"
+    random_flux(distilled=distilled).save_pretrained(folder, safe_serialization=True)
+    model = describe_folder(folder, name="mine")
+    denoiser, stock = Denoiser.load(model, device), StockPipeline.load(model, device)
+    works = [
+        work(model=model, seeds=(number,), steps=3 + number, guidance_scale=2.0 + number, **changes)
+        for number, changes in enumerate(({}, {"image": photograph()}, {"scheduler": "flow-euler"}))
+    ]
+    solo = [alone(denoiser, asked) for asked in works]
+    for asked, picture in zip(works, solo, strict=True):
+        assert difference(picture, drawn_by_stock(stock, asked)) <= LEVELS
+    rows = [row for asked in works for row in begun(denoiser, asked)]
+    live = list(rows)
+    while live:
+        denoiser.step(live)
+        live = [row for row in live if not row.done]
+    assert [denoiser.finish(row) for row in rows] == solo
 
 
 def test_a_pipeline_of_no_known_family_is_drawn_by_stock(

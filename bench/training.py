@@ -1,239 +1,238 @@
 """How fast a training goes: beside a plain diffusers loop, and where its time is spent.
 
-    python bench/training.py [--turns 4] [--steps 25]
+    python bench/training.py [--model auto|tiny|sdxl|sdxl-small] [--turns 4] [--steps N]
 
-Both sides train the embedded model at the same rank, batch, precision and size, on the same
-pictures, in alternating turns in one process with one torch thread. The plain loop does what
-diffusers' example script for LoRA does at each step: open and scale the pictures, encode them and
-their captions, add noise, predict, step AdamW. Takes about a minute.
+Both sides train one model at the same rank, batch, precision and size, on the same pictures, in
+alternating turns in one process. The plain loop does what diffusers' example script for LoRA does
+at each step: open and scale the pictures, encode them and their captions, add noise, predict, step
+AdamW. `tiny` is the embedded model on one CPU thread, about a minute. `sdxl` has random weights in
+the shape of SDXL and wants a large GPU and under nine minutes; `sdxl-small` is the same code on
+narrow layers, which runs on any machine. `auto` runs `tiny`, and `sdxl` where there is a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns of torchvision; nobody needs that
 
 import torch
-from diffusers import AutoPipelineForText2Image, DDPMScheduler
-from peft import LoraConfig
-from PIL import Image
-from torch.nn import functional
 
 from imageloom.domain.catalog import BUILTIN
-from imageloom.domain.work import TrainingPicture, TrainingWork
 from imageloom.runtime.torch_device import TorchDevice, choose_device
-from imageloom.runtime.training.adapter import TARGETS
-from imageloom.runtime.training.trainer import Trainer
-from imageloom.runtime.weights import locate
+from sdxl import SIDE, Scale, build_sdxl
+from training_sides import ORDINARY, OWN, Ours, Plain, Setup, Side, draw_pictures
 
-MODEL = next(model for model in BUILTIN if model.name == "imageloom-tiny")
-PICTURES, BATCH, RANK, SIDE, RATE = 16, 4, 8, 64, 1e-3
+TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 TARGET_OVERHEAD = 5.0  # percent of a step that is not forward, backward or optimiser
-TARGET_GAIN = 1.3  # plain loop's time by ours
-# Only ordinary words, so that no answers of the base are kept: the plain loop keeps none.
-ORDINARY, OWN = "a red dress on a white background", "a zwx red dress on a white background"
+TARGET_GAIN = 1.3  # plain loop's time by ours: what caching gives on a CPU
+TARGET_GAIN_GPU = 2.5  # the same at full size on a GPU, at GPU_TARGET_BATCH
+GPU_TARGET_BATCH = 4
+# Of one picture, forward and backward, rank 16 on the layers that we train; a multiplication with
+# its addition is 2. By torch's FlopCounterMode on the meta device, at 1024 and 64 px; with rank 16
+# on the attention alone, full scale takes 14.19.
+TFLOP_OF_PICTURE: dict[Scale, float] = {"full": 14.35, "small": 0.00104}
 
 
 def main() -> None:
-    """Run both sides in turns and print what they took."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run what was asked for and print it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    models = ("auto", "tiny", "sdxl", "sdxl-small")
+    parser.add_argument("--model", choices=models, default="auto")
     parser.add_argument("--turns", type=int, default=4, help="pairs of turns")
-    parser.add_argument("--steps", type=int, default=25, help="optimiser steps of a turn")
+    parser.add_argument("--steps", type=int, help="optimiser steps of a turn: 25, of sdxl 8")
     options = parser.parse_args()
-    device = choose_device("cpu", threads=1)
+    gpu = torch.cuda.is_available()
+    if options.model == "sdxl" and not gpu:
+        parser.error("--model sdxl needs a CUDA device; sdxl-small tries the same code without")
     print(_machine())
     with tempfile.TemporaryDirectory(prefix="il-") as folder:
-        paths = _draw(Path(folder))
-        ours = Ours(paths, ORDINARY, Path(folder), device)
-        keeping = Ours(paths, OWN, Path(folder), device)
-        plain = Plain(paths)
-        sides: list[Callable[[], float]] = [ours.step, plain.step, keeping.step]
-        for side in sides:
-            _turn(side, 3)  # measured warm
-        ours.inside = 0.0
-        times = [[_turn(side, options.steps) for side in sides] for _ in range(options.turns)]
-    overhead = (1 - ours.inside / sum(turn[0] for turn in times)) * 100
-    _report(times, options.steps, overhead)
+        if options.model in ("auto", "tiny"):
+            _run_tiny(Path(folder), turns=options.turns, steps=options.steps or 25)
+        if options.model in ("sdxl", "sdxl-small") or (options.model == "auto" and gpu):
+            scale: Scale = "small" if options.model == "sdxl-small" else "full"
+            _run_sdxl(Path(folder), scale, turns=options.turns, steps=options.steps or 8)
+    if not gpu:
+        print("\nGPU: not yet measured (no CUDA device here)")
+    print(f"\nload           {_load()} at the end")
 
 
-def _report(times: list[list[float]], steps: int, overhead: float) -> None:
-    print(f"\nmilliseconds a step of {BATCH} pictures, turns of {steps} steps, ABAB")
+def _run_tiny(folder: Path, *, turns: int, steps: int) -> None:
+    setup = Setup(
+        model=TINY,
+        device=choose_device("cpu", threads=1),
+        paths=draw_pictures(folder, side=256),
+        folder=folder,
+        batch=4,
+        rank=8,
+        side=64,
+    )
+    print(f"\nmodel          {TINY.name}, rank 8, batch 4, 64 px, float32, one CPU thread")
+    ours, keeping, plain = Ours(setup, ORDINARY), Ours(setup, OWN), Plain(setup)
+    measured = _measure(setup.device, [ours, plain, keeping], turns=turns, steps=steps)
+    print(f"\nmilliseconds a step of 4 pictures, turns of {steps} steps, ABAB")
     print("  imageloom    plain loop    gain    imageloom, keeping")
-    for ours, plain, keeping in times:
+    for one, other, third in measured.seconds:
         print(
-            f"  {ours / steps * 1000:9.1f} {plain / steps * 1000:13.1f} {plain / ours:7.2f} "
-            f"{keeping / steps * 1000:13.1f}"
+            f"  {one / steps * 1000:9.1f} {other / steps * 1000:13.1f} {other / one:7.2f} "
+            f"{third / steps * 1000:13.1f}"
         )
-    gain = statistics.median(plain / ours for ours, plain, _ in times)
-    print(f"  gain, median   {gain:5.2f} x   target {TARGET_GAIN} x   {_word(gain >= TARGET_GAIN)}")
+    print(f"  gain, median   {measured.gain:5.2f} x   {_against(measured.gain, TARGET_GAIN)}")
+    overhead = measured.overhead
     print(
         f"\nloop overhead  {overhead:5.1f} %   target {TARGET_OVERHEAD:.0f} %   "
         f"{_word(overhead <= TARGET_OVERHEAD)}   all but forward, backward and optimiser"
     )
-    print(f"\nload           {_load()} at the end")
 
 
-class Ours:
-    """Our trainer, past its caching; `inside` counts seconds in forward, backward, optimiser."""
-
-    def __init__(self, paths: list[Path], caption: str, folder: Path, device: TorchDevice) -> None:
-        self.inside = 0.0
-        self._told = 0
-        work = TrainingWork(
-            model=MODEL,
-            pictures=tuple(TrainingPicture(path=str(path), caption=caption) for path in paths),
-            epochs=100_000,
-            learning_rate=RATE,
-            batch_size=BATCH,
-            gradient_accumulation=1,
-            rank=RANK,
-            alpha=RANK,
-            resolution=SIDE,
-            seed=1,
-            schedule="constant",
-            warmup_steps=0,
-            min_snr_gamma=None,
-            noise_offset=0.0,
-            flip=False,
-            text_encoders=False,
-            checkpoint_every=10_000_000,
-            sample_prompts=(),
-            layout="diffusers",
-            folder=str(folder),
+def _run_sdxl(folder: Path, scale: Scale, *, turns: int, steps: int) -> None:
+    device = choose_device("auto", threads=1)
+    if scale == "small":
+        device = replace(device, dtype=torch.bfloat16)  # what is tried out is what a GPU runs
+    began = time.perf_counter()
+    model = build_sdxl(folder / "sdxl", scale=scale, device=device.device, dtype=device.dtype)
+    side = SIDE[scale]
+    paths = draw_pictures(folder, side=side)
+    peak = _matmul_tflops(device, size=8192 if device.device.type == "cuda" else 512)
+    dtype = str(device.dtype).removeprefix("torch.")
+    print(
+        f"\nmodel          {model.name}, random weights, rank 16, {side} px, {dtype}, "
+        f"{device.info.name}; built in {time.perf_counter() - began:.0f} s"
+        f"\nmatmul         {peak:.4g} TFLOP/s here, {dtype}, square"
+        f"\nTFLOP          {TFLOP_OF_PICTURE[scale]:.4g} of a picture, forward and backward"
+    )
+    for batch in (1, 4):
+        setup = Setup(
+            model=model, device=device, paths=paths, folder=folder, batch=batch, rank=16, side=side
         )
-        self._trainer = Trainer(work, self, device)
-        while not self._told:
-            self._trainer.step()
-        self._trainer._base.answer = self._timed(self._trainer._base.answer)  # type: ignore[method-assign]  # noqa: SLF001  # a bench looks inside
-        optimiser = self._trainer._optimiser  # noqa: SLF001
-        optimiser.step = self._timed(optimiser.step)  # type: ignore[method-assign]
-
-    def step(self) -> float:
-        """Do one optimiser step and return its seconds."""
-        with self._timed_backward():
-            began = time.perf_counter()
-            self._trainer.step()
-            return time.perf_counter() - began
-
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.inside += time.perf_counter() - began
-
-        return timed
-
-    @contextmanager
-    def _timed_backward(self) -> Iterator[None]:
-        plain = torch.Tensor.backward
-        torch.Tensor.backward = self._timed(plain)  # type: ignore[method-assign]
         try:
-            yield
-        finally:
-            torch.Tensor.backward = plain  # type: ignore[method-assign]
-
-    def between_steps(self, progress: float) -> None:
-        pass
-
-    def deliver(self, **told: Any) -> None:
-        pass
-
-    def report_step(self, **told: Any) -> None:
-        self._told += 1
-
-    def report_checkpoint(self, **told: Any) -> None:
-        pass
+            _report_sdxl(setup, scale, peak=peak, turns=turns, steps=steps)
+        except torch.OutOfMemoryError:
+            print(f"\nbatch {batch}: not measured, {device.info.name} has too little memory")
+        _give_back(device)
 
 
-class Plain:
-    """A LoRA training as it is usually written: nothing kept from step to step."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
-        self._pipe: Any = AutoPipelineForText2Image.from_pretrained(
-            locate(MODEL), dtype=torch.float32, use_safetensors=True, local_files_only=True
+def _report_sdxl(setup: Setup, scale: Scale, *, peak: float, turns: int, steps: int) -> None:
+    sides = [Ours(setup, ORDINARY), Plain(setup)]
+    measured = _measure(setup.device, sides, turns=turns, steps=steps)
+    on_gpu = setup.device.device.type == "cuda"
+    print(f"\nbatch {setup.batch}, turns of {steps} steps, ABAB; medians")
+    print("               steps/s   images/s    TFLOP/s   of matmul        memory")
+    for place, name in enumerate(("imageloom", "plain loop")):
+        rate = steps / statistics.median(turn[place] for turn in measured.seconds)
+        achieved = rate * setup.batch * TFLOP_OF_PICTURE[scale]
+        memory = f"{measured.memory[place] / 2**30:.1f} GiB" if on_gpu else "not counted"
+        print(
+            f"  {name:12} {rate:7.2f} {rate * setup.batch:10.2f} {achieved:10.4g} "
+            f"{achieved / peak:10.1%}   {memory:>11}"
         )
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-            getattr(self._pipe, part).requires_grad_(False)
-        self._pipe.unet.add_adapter(
-            LoraConfig(
-                r=RANK,
-                lora_alpha=RANK,
-                init_lora_weights="gaussian",
-                target_modules=list(TARGETS["unet"]),
-            )
-        )
-        self._scheduler = DDPMScheduler.from_config(self._pipe.scheduler.config)
-        self._parameters = [p for p in self._pipe.unet.parameters() if p.requires_grad]
-        self._optimiser = torch.optim.AdamW(self._parameters, lr=RATE, weight_decay=1e-2)
-        self._next = 0
+    ratios = [other / one for one, other in measured.seconds]
+    judged = ""
+    if scale == "full" and setup.batch == GPU_TARGET_BATCH:
+        judged = _against(measured.gain, TARGET_GAIN_GPU)
+    print(f"  gain {measured.gain:.2f} x ({min(ratios):.2f} to {max(ratios):.2f})   {judged}")
+    print(f"  loop overhead of imageloom {measured.overhead:.1f} %")
 
-    def step(self) -> float:
-        """Do one optimiser step and return its seconds."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Seconds of each turn by side, ours first and the plain loop second.
+
+    `overhead` is the percentage of our time that is not forward, backward or optimiser. `memory`
+    is the most bytes that a side's steps held on top of all weights; 0 on a CPU.
+    """
+
+    seconds: list[list[float]]
+    overhead: float
+    memory: list[int]
+
+    @property
+    def gain(self) -> float:
+        """The plain loop's time by ours, the median of the pairs of turns."""
+        return statistics.median(turn[1] / turn[0] for turn in self.seconds)
+
+
+def _measure(device: TorchDevice, sides: Sequence[Side], *, turns: int, steps: int) -> Measured:
+    for side in sides:
+        _turn(device, side, 3)  # measured warm
+    ours = sides[0]
+    assert isinstance(ours, Ours)  # for mypy
+    ours.inside()
+    seconds: list[list[float]] = []
+    memory = [0] * len(sides)
+    for _ in range(turns):
+        found = []
+        for place, side in enumerate(sides):
+            taken = _Memory(device)
+            found.append(_turn(device, side, steps))
+            memory[place] = max(memory[place], taken.most())
+        seconds.append(found)
+    overhead = (1 - ours.inside() / sum(turn[0] for turn in seconds)) * 100
+    return Measured(seconds=seconds, overhead=overhead, memory=memory)
+
+
+def _turn(device: TorchDevice, side: Side, steps: int) -> float:
+    _wait(device)
+    began = time.perf_counter()
+    for _ in range(steps):
+        side.step()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def _give_back(device: TorchDevice) -> None:
+    gc.collect()  # a side and what it watches hold each other
+    if device.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _wait(device: TorchDevice) -> None:
+    if device.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class _Memory:
+    """What is allocated on a GPU beyond what was when this was made."""
+
+    def __init__(self, device: TorchDevice) -> None:
+        self._on_gpu = device.device.type == "cuda"
+        self._before = torch.cuda.memory_allocated() if self._on_gpu else 0
+        if self._on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+
+    def most(self) -> int:
+        """Return the most bytes so far; 0 on a CPU."""
+        return torch.cuda.max_memory_allocated() - self._before if self._on_gpu else 0
+
+
+def _matmul_tflops(device: TorchDevice, *, size: int) -> float:
+    """Return what a plain product of two square matrices reaches: the best of five."""
+    one, other = (torch.randn(size, size, dtype=device.dtype, device=device.device) for _ in "ab")
+    best = 0.0
+    for _ in range(5):
+        _wait(device)
         began = time.perf_counter()
-        rows = [(self._next + row) % PICTURES for row in range(BATCH)]
-        self._next += BATCH
-        with torch.no_grad():
-            pixels = torch.stack([_pixels(self._paths[row]) for row in rows])
-            vae = self._pipe.vae
-            latents = vae.encode(pixels).latent_dist.sample() * vae.config.scaling_factor
-            tokens, _, pooled, _ = self._pipe.encode_prompt(
-                [ORDINARY] * BATCH, do_classifier_free_guidance=False
-            )
-        noise = torch.randn_like(latents)
-        timesteps = torch.randint(0, self._scheduler.config.num_train_timesteps, (BATCH,))
-        noisy = self._scheduler.add_noise(latents, noise, timesteps)
-        told = torch.tensor([[SIDE, SIDE, 0, 0, SIDE, SIDE]] * BATCH, dtype=torch.float32)
-        with torch.enable_grad():
-            answer = self._pipe.unet(
-                noisy,
-                timesteps,
-                encoder_hidden_states=tokens,
-                added_cond_kwargs={"text_embeds": pooled, "time_ids": told},
-            ).sample
-            target = self._scheduler.get_velocity(latents, noise, timesteps)
-            loss = functional.mse_loss(answer.float(), target.float())
-            loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        loss.item()
-        return time.perf_counter() - began
+        for _ in range(10):
+            one @ other
+        _wait(device)
+        best = max(best, 10 * 2 * size**3 / (time.perf_counter() - began) / 1e12)
+    return best
 
 
-def _turn(step: Callable[[], float], steps: int) -> float:
-    return sum(step() for _ in range(steps))
-
-
-def _draw(folder: Path) -> list[Path]:
-    """Write gradients of 256 px: what a picture shows is no part of any figure."""
-    paths = []
-    for index in range(PICTURES):
-        ramp = Image.linear_gradient("L").rotate(index * 90 / PICTURES)
-        path = folder / f"{index:02d}.png"
-        Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180))).save(path)
-        paths.append(path)
-    return paths
-
-
-def _pixels(path: Path) -> torch.Tensor:
-    with Image.open(path) as image:
-        small = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    flat = torch.frombuffer(bytearray(small.tobytes()), dtype=torch.uint8)
-    return flat.view(SIDE, SIDE, 3).permute(2, 0, 1) / 127.5 - 1
+def _against(gain: float, target: float) -> str:
+    return f"target {target} x   {_word(gain >= target)}"
 
 
 def _word(good: bool) -> str:
@@ -243,11 +242,10 @@ def _word(good: bool) -> str:
 def _machine() -> str:
     packages = ("torch", "diffusers", "peft")
     return (
-        f"machine    {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, one torch thread\n"
-        f"versions   {', '.join(f'{name} {version(name)}' for name in packages)}\n"
-        f"model      {MODEL.name}, rank {RANK}, batch {BATCH}, {SIDE} px, float32\n"
-        f"load       {_load()} at the start"
+        f"machine        {platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}\n"
+        f"versions       {', '.join(f'{name} {version(name)}' for name in packages)}\n"
+        f"load           {_load()} at the start"
     )
 
 

@@ -55,6 +55,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/workflow.py
 	$(BIN)/python bench/training.py
+	$(BIN)/python bench/beside.py
 
 docs: $(STAMP)
 	$(BIN)/python tools/openapi.py

@@ -13,26 +13,20 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import platform
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import httpx
 from PIL import Image
 
-from imageloom.store.postgres import find_binaries
+from serving import load, machine, server, word
 
 PICTURE = {"prompt": "a red dress on a white background", "num_outputs": 1, "steps": 20, "seed": 1}
 BATCH, PICTURES, CAPTION = 4, 16, "a zwx dress on a white background"
@@ -80,19 +74,19 @@ def main() -> None:
     options = parser.parse_args()
     until = time.monotonic() + TIME_LIMIT
     busy = os.getloadavg()[0] > (os.cpu_count() or 1) / 2
-    print(_machine())
+    print(machine())
     dice = random.Random(1)
     pairs: list[Pair] = []
     print("\nmilliseconds a picture, turns ABAB")
     print("  alone: p50    p95   beside: p50   p95     step")
-    with _server() as client:
+    with server() as client:
         dataset = _upload(client)
         _milliseconds(client)  # measured warm
         while len(pairs) < options.pairs and time.monotonic() < until:
             pairs.append(_pair(client, dataset, dice, pictures=options.pictures))
             print(pairs[-1].line())
     _report(pairs)
-    print(f"\nload       {_load()} at the end")
+    print(f"\nload       {load()} at the end")
     if busy:
         print("           the machine had other work, which delays pictures and steps unevenly")
 
@@ -109,7 +103,7 @@ def _report(pairs: list[Pair]) -> None:
     print(f"  alone    p50 {statistics.median(alone):6.0f} ms   p95 {_p95(alone):6.0f} ms")
     print(f"  beside   p50 {statistics.median(beside):6.0f} ms   p95 {_p95(beside):6.0f} ms")
     print(f"  a training step of {BATCH} pictures, as it reports: {step:.0f} ms, median")
-    print(f"  rise of p95, by pair  {rise:+6.0f} ms   target one step   {_word(rise <= step)}")
+    print(f"  rise of p95, by pair  {rise:+6.0f} ms   target one step   {word(rise <= step)}")
 
 
 def _joined(sides: Iterable[list[float]]) -> list[float]:
@@ -118,10 +112,6 @@ def _joined(sides: Iterable[list[float]]) -> list[float]:
 
 def _p95(milliseconds: list[float]) -> float:
     return statistics.quantiles(milliseconds, n=20, method="inclusive")[18]
-
-
-def _word(good: bool) -> str:
-    return "PASS" if good else "FAIL"
 
 
 def _pair(client: httpx.Client, dataset: str, dice: random.Random, *, pictures: int) -> Pair:
@@ -191,54 +181,6 @@ def _upload(client: httpx.Client) -> str:
             archive.writestr(f"{index:02d}.txt", CAPTION)
     answer = client.post("/files", files={"file": ("d.zip", file.getvalue(), "application/zip")})
     return str(answer.raise_for_status().json()["url"])
-
-
-@contextmanager
-def _server() -> Iterator[httpx.Client]:
-    """Run `imageloom serve` in a temporary folder and yield a client once its worker is ready."""
-    with tempfile.TemporaryDirectory(prefix="il-", ignore_cleanup_errors=True) as folder:
-        log = Path(folder) / "serve.log"
-        clean = {name: value for name, value in os.environ.items() if "IMAGELOOM" not in name}
-        clean.pop("DATABASE_URL", None)
-        own = {"DATA_DIR": f"{folder}/data", "API_KEY": "bench", "DEVICE": "cpu"}
-        with log.open("w") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "imageloom.cli.main", "serve", "--port", "0"],
-                env=clean | {f"IMAGELOOM_{name}": value for name, value in own.items()},
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        try:
-            assert process.stdout is not None
-            url = next((line.split()[-1] for line in process.stdout if "API" in line), None)
-            if url is None:
-                raise RuntimeError(f"serve did not start:\n{log.read_text()[-2000:]}")
-            with httpx.Client(
-                base_url=url, headers={"Authorization": "Bearer bench"}, timeout=60
-            ) as client:
-                while client.get(url.replace("/api/v1", "/readyz")).status_code != 200:
-                    time.sleep(POLL)
-                yield client
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _machine() -> str:
-    packages = ("torch", "diffusers", "procrastinate")
-    postgres = subprocess.check_output([find_binaries(None) / "postgres", "-V"], text=True)
-    return (
-        f"machine    {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, one torch thread\n"
-        f"versions   {', '.join(f'{name} {version(name)}' for name in packages)}, "
-        f"PostgreSQL {postgres.split()[2]}\n"
-        f"load       {_load()} at the start"
-    )
-
-
-def _load() -> str:
-    return " ".join(f"{value:.2f}" for value in os.getloadavg())
 
 
 main()

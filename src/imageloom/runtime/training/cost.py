@@ -1,7 +1,7 @@
 """How much work a training is, and what memory it takes: arithmetic; torch is not needed here.
 
 Work is counted in evaluations: one answer of the denoiser for one picture. What an evaluation
-costs is known by architecture. FLOP count a multiplication and an addition as two, with attention.
+costs is known by architecture. A multiplication and an addition are two FLOP.
 Source: torch's FlopCounterMode over diffusers' denoisers of the published configurations and of the
 embedded model, and the bytes that autograd keeps of them with LoRA on the layers that are trained,
 under bf16 autocast; both on the meta device, so computed and not measured.

@@ -35,6 +35,8 @@ GENERATION = frozenset(
         "num_outputs",
         "steps",
         "guidance_scale",
+        "scheduler",
+        "determinism",
         "width",
         "height",
         "seed",

@@ -84,6 +84,10 @@ MISSING = object()  # stands for a field that is left out
         ("seed", 1.5),
         ("seed", MAX_SEED + 1),
         ("seed", 2**64),
+        ("scheduler", "magic"),
+        ("scheduler", "flow-euler"),  # for models that predict a flow
+        ("scheduler", 1),
+        ("determinism", "always"),
         ("output_format", "gif"),
         ("output_format", "JPEG"),
         ("output_format", None),

@@ -49,6 +49,8 @@ def test_generate_sends_every_parameter_by_its_name_in_the_api(server: FakeServe
         "num_outputs": 2,
         "steps": 30,
         "guidance_scale": 7.5,
+        "scheduler": "euler",
+        "determinism": "exact",
         "width": 512,
         "height": 768,
         "seed": 0,

@@ -47,11 +47,17 @@ def generate(
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first image.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="How noise is taken away, such as dpmpp-2m-karras.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="A name from `imageloom models list`.")] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME:WEIGHT", help="An adapter; give it once for each."),
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="The same bytes whatever is drawn beside, on a GPU too.")
+    ] = False,
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
@@ -82,8 +88,10 @@ def generate(
             width=width,
             height=height,
             seed=seed,
+            scheduler=scheduler,
             model=model,
             loras=loras or None,
+            determinism="exact" if exact else None,
             output_format=output_format,
         )
         carry_through(task, wait=wait, folder=out, timeout=timeout, as_json=as_json)

@@ -251,8 +251,10 @@ class AsyncClient:
         width: int | None = None,
         height: int | None = None,
         seed: int | None = None,
+        scheduler: str | None = None,
         model: str | None = None,
         loras: Loras | None = None,
+        determinism: str | None = None,
         output_format: str | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncTask:
@@ -286,8 +288,10 @@ class AsyncClient:
             width=width,
             height=height,
             seed=seed,
+            scheduler=scheduler,
             model=model,
             loras=loras,
+            determinism=determinism,
             output_format=output_format,
         )
         return await self._connection.call(

@@ -253,8 +253,10 @@ class Client:
         width: int | None = None,
         height: int | None = None,
         seed: int | None = None,
+        scheduler: str | None = None,
         model: str | None = None,
         loras: Loras | None = None,
+        determinism: str | None = None,
         output_format: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
@@ -288,8 +290,10 @@ class Client:
             width=width,
             height=height,
             seed=seed,
+            scheduler=scheduler,
             model=model,
             loras=loras,
+            determinism=determinism,
             output_format=output_format,
         )
         return self._connection.call(

@@ -129,8 +129,9 @@ class Worker:
                     if name != TRAINING:
                         consumer.cancel()
                 await asyncio.gather(*(self._leave(each) for each in self._running.values()))
-                for consumer in consumers.values():
-                    consumer.cancel()
+                # Once each: a second cancel would not wait for what is being handed back.
+                if TRAINING in consumers:
+                    consumers[TRAINING].cancel()
                 for ended in await asyncio.gather(*consumers.values(), return_exceptions=True):
                     if isinstance(ended, psycopg.Error | ConnectorException):
                         _log.warning("queue_lost", error=str(ended))

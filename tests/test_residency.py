@@ -146,8 +146,8 @@ class Device:
         self.step()
 
     def step(self) -> None:
-        self.loop._admit()
-        self.loop._step(self.loop._live[0])
+        self.loop._admit(block=False)
+        self.loop._turn()
 
     @property
     def reserved(self) -> int:

@@ -63,6 +63,9 @@ class Adapter:
                     parameter.data = parameter.data.float()
                     named[_file_name(part, name)] = parameter
             self._layers += [each for each in network.modules() if isinstance(each, LoraLayer)]
+        for layer in self._layers:
+            # autocast rounds the weights to what comes in; peft would first widen that, each time.
+            layer.cast_input_dtype_enabled = False
         self._named = {name: named[name] for name in sorted(named)}
         self._scaling = work.alpha / work.rank
         self._begin()

@@ -58,7 +58,7 @@ def test_work_is_caching_steps_and_checkpoints() -> None:
     drawn = 9 * 3 * (20 * 2 + 1.5)
     assert cost.evaluations(sampled) - cost.evaluations(PLAIN) == pytest.approx(drawn)
     kept = replace(PLAIN, kept=15)
-    more = 15 * (8 * 2 + 8) + 420 * (2.1 * 0.75 + 0.25)
+    more = 15 * (5 + 5) * 2 + 420 * (2.1 + 0.25)
     assert cost.evaluations(kept) - cost.evaluations(PLAIN) == pytest.approx(more)
 
 
@@ -133,7 +133,7 @@ def test_pace_is_scaled_by_pixels_and_by_what_a_step_does() -> None:
     assert minutes(TINY, quarter, paces=[PACE]) == pytest.approx(plain / 4, rel=0.05)
     # One that kept prompts did more for each picture, so its evaluations were quicker.
     keeping = replace(PACE, keeping=True)
-    assert minutes(TINY, SMALL, paces=[keeping]) == pytest.approx(plain * 2.1 / 3.925, rel=0.05)
+    assert minutes(TINY, SMALL, paces=[keeping]) == pytest.approx(plain * 2.1 / 4.45, rel=0.05)
 
 
 def test_likest_paces_count_and_of_them_the_median() -> None:

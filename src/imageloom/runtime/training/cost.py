@@ -17,6 +17,7 @@ from imageloom.runtime.training.plan import (
     JUDGED_TIMESTEPS,
     KEPT_STEPS,
     KEPT_TIMESTEPS,
+    PICTURES_PER_HALFWAY,
     PICTURES_PER_KEPT,
 )
 
@@ -105,16 +106,18 @@ def guided_evaluations(model: Model) -> int:
 def step_evaluations(trained: float, *, keeping: bool) -> float:
     """Return the evaluations for one picture of a step.
 
-    Where prompts are kept, every so many pictures add an answer that is kept, one picture at half
-    the adapter's weight with an answer of its own, and what the base says to that picture.
+    Where prompts are kept, every so many pictures add an answer that is kept; and every so many one
+    picture at half the adapter's weight, with an answer of its own, and what the base says to it.
     """
-    share = 1 / PICTURES_PER_KEPT if keeping else 0.0
-    return trained * (1 + 3 * share) + share
+    if not keeping:
+        return trained
+    halfway = 1 / PICTURES_PER_HALFWAY
+    return trained * (1 + 1 / PICTURES_PER_KEPT + 2 * halfway) + halfway
 
 
 def evaluations(amount: Amount) -> float:
     """Return the evaluations of a whole training: caching, steps, checkpoints."""
-    kept = KEPT_STEPS * amount.guided + KEPT_TIMESTEPS
+    kept = (KEPT_STEPS + KEPT_TIMESTEPS) * amount.guided
     caching = amount.cached * _ENCODED + amount.kept * kept
     sample = amount.sample_steps * amount.guided + _DECODED
     checkpoint = amount.held_out * JUDGED_TIMESTEPS + amount.samples * sample

@@ -3,7 +3,7 @@
 A few pictures of one thing teach a model that everything looks like it: after 16 checkered dresses,
 a blue shoe changed as much as a checkered dress did. So before the training the base model draws a
 few prompts, and beside the pictures the adapter learns to answer those as the base does. On the
-embedded model that took the change of other prompts from 23 levels a pixel to 8, beside 31 of its
+embedded model that took the change of other prompts from 23 levels a pixel to 5, beside 38 of its
 own.
 """
 

@@ -20,10 +20,12 @@ TRAINABLE = ("sdxl", "sd1", "flux")
 # Flux packs latents two by two, and sizes are multiples of 16 pixels from here on.
 FLUX_SIDE = 256
 # One answer of the base model is kept for so many pictures that are trained on: see `keeping`.
-PICTURES_PER_KEPT = 4
+PICTURES_PER_KEPT = 2
+# One picture is shown at half the adapter's weight for so many, beside another such answer.
+PICTURES_PER_HALFWAY = 4
 # What is kept of a prompt: answers at this many timesteps of a picture drawn in so many steps.
-KEPT_TIMESTEPS = 8
-KEPT_STEPS = 8
+KEPT_TIMESTEPS = 5
+KEPT_STEPS = 5
 # A held-out picture is judged at this many timesteps, spread over all of them.
 JUDGED_TIMESTEPS = 4
 # A sample shows how a training goes, and more denoising steps would not show it better.

@@ -32,11 +32,12 @@ from imageloom.runtime.training.checkpoint import State, read_state, write_state
 from imageloom.runtime.training.keeping import Kept, rows_of_kept
 from imageloom.runtime.training.layouts import to_kohya
 from imageloom.runtime.training.objective import learning_rate, spread
-from imageloom.runtime.training.ordinary import prompts_to_keep
+from imageloom.runtime.training.ordinary import prompts_beside, prompts_to_keep
 from imageloom.runtime.training.plan import (
     JUDGED_TIMESTEPS,
     KEPT_STEPS,
     KEPT_TIMESTEPS,
+    PICTURES_PER_HALFWAY,
     PICTURES_PER_KEPT,
     SAMPLE_STEPS,
 )
@@ -47,11 +48,13 @@ from imageloom.runtime.units import Attempt
 # The longest gradient that a step follows, so that one odd picture does not throw the adapter.
 CLIP_NORM = 1.0
 WEIGHT_DECAY = 1e-2
+# All kept answers together count twice as much as the pictures do.
+KEPT_WEIGHT = 2.0 * PICTURES_PER_KEPT
 # At half its weight an adapter aims this far from the base model to the pictures, and a picture
-# counts so much more there. Without it, half the weight gave 3 % of the change in pixels: what a
-# denoiser draws tips over rather than blends, so an aim of exactly half gave 12 %.
-HALFWAY_AIM = 0.8
-HALFWAY_WEIGHT = 2.0 * PICTURES_PER_KEPT
+# counts so much more there. Without it, half the weight gave 3 % of the change in pixels; what a
+# denoiser draws tips over rather than blends, so an aim of 0.55 gave 37 % and one of 0.7 57 %.
+HALFWAY_AIM = 0.66
+HALFWAY_WEIGHT = 2.0 * PICTURES_PER_HALFWAY
 
 
 class Trainer:
@@ -176,7 +179,8 @@ class Trainer:
             self._judged.append(self._example(picture, size, flip=False))
             yield
         self._base.settle_decoder()
-        kept = prompts_to_keep([picture.caption for picture in self._seen])
+        captions = [picture.caption for picture in self._seen]
+        kept = (*prompts_to_keep(captions), *prompts_beside(captions))
         if not self._work.text_encoders:
             for text in ("", *self._work.sample_prompts, *kept):
                 self._base.remember(text)
@@ -188,7 +192,10 @@ class Trainer:
             yield from self._keep(index, caption)
 
     def _keep(self, index: int, caption: str) -> Iterator[None]:
-        """Keep the base model's answers to a prompt, before the adapter has changed any."""
+        """Keep the base model's answers to a prompt, before the adapter has changed any.
+
+        And its answers to no prompt at the same places: guidance takes these from every picture.
+        """
 
         def draw(hold: Callable[[], None]) -> Example:
             with torch.no_grad(), self._precision():
@@ -208,11 +215,15 @@ class Trainer:
             timesteps = self._objective.timesteps(shares, latents).to(self._device.device)
             noise = torch.randn(latents.shape, generator=generator).to(self._device.device)
             noisy = self._objective.noised(latents, noise, timesteps)
-            answers = self._base.answer(noisy, timesteps, [example] * KEPT_TIMESTEPS).float()
-        self._kept += [
-            Kept(example=example, noisy=row, timestep=timestep, answer=answer)
-            for row, timestep, answer in zip(noisy, timesteps, answers, strict=True)
-        ]
+            asked = [example]
+            if cost.guided_evaluations(self._work.model) > 1:
+                asked.append(dataclasses.replace(example, caption=""))
+            for one in asked:
+                answers = self._base.answer(noisy, timesteps, [one] * KEPT_TIMESTEPS).float()
+                self._kept += [
+                    Kept(example=one, noisy=row, timestep=timestep, answer=answer)
+                    for row, timestep, answer in zip(noisy, timesteps, answers, strict=True)
+                ]
         yield
 
     def _example(self, picture: TrainingPicture, size: plan.Size, *, flip: bool) -> Example:
@@ -243,7 +254,7 @@ class Trainer:
                 losses = self._losses(rows) * rows.weights
                 (losses.sum() / count).backward()  # type: ignore[no-untyped-call]
             total += losses[: rows.pictures].detach().sum() / count
-        if self._kept and self._due():
+        if self._kept:
             self._train_halfway(count, generator)
         norm = parameters.grad.norm()
         found, length = torch.stack([total, norm]).tolist()
@@ -275,11 +286,11 @@ class Trainer:
             self._picture_rows([self._examples[number] for number in numbers], part, generator)
             for numbers, part in zip(batches, parts, strict=True)
         ]
-        if self._kept and self._due():
-            kept = self._draw_kept(self._due(), generator)
-            rows = rows_of_kept(kept, weight=PICTURES_PER_KEPT)
+        due = self._due(PICTURES_PER_KEPT)
+        if self._kept and due:
+            rows = rows_of_kept(self._draw_kept(due, generator), weight=KEPT_WEIGHT)
             if all_rows[-1].noisy.shape[1:] == rows.noisy.shape[1:]:
-                rows = joined(all_rows.pop(), rows)  # one pass of five rows is less than two
+                rows = joined(all_rows.pop(), rows)  # one pass of six rows is less than two
             all_rows.append(rows)
         yield from all_rows
 
@@ -312,11 +323,11 @@ class Trainer:
             pictures=len(examples),
         )
 
-    def _due(self) -> int:
-        """Return how many kept answers belong beside the pictures of this step."""
+    def _due(self, pictures_per_one: int) -> int:
+        """Return how many belong to this step of what comes once for so many pictures."""
         pictures = self._work.batch_size * self._work.gradient_accumulation
-        before = (self._step - 1) * pictures // PICTURES_PER_KEPT
-        return self._step * pictures // PICTURES_PER_KEPT - before
+        before = (self._step - 1) * pictures // pictures_per_one
+        return self._step * pictures // pictures_per_one - before
 
     def _draw_kept(self, count: int, generator: torch.Generator) -> list[Kept]:
         numbers = torch.randint(0, len(self._kept), (count,), generator=generator)
@@ -324,7 +335,8 @@ class Trainer:
 
     def _train_halfway(self, count: int, generator: torch.Generator) -> None:
         """Teach the adapter at half its weight to aim between the base model and the pictures."""
-        numbers = torch.randint(0, len(self._examples), (self._due(),), generator=generator)
+        due = self._due(PICTURES_PER_HALFWAY)
+        numbers = torch.randint(0, len(self._examples), (due,), generator=generator)
         shares = torch.rand(len(numbers), generator=generator)
         for number, share in zip(numbers.tolist(), shares, strict=True):
             rows = self._picture_rows([self._examples[number]], share[None], generator)
@@ -334,7 +346,7 @@ class Trainer:
             rows = dataclasses.replace(
                 rows, target=aim, weights=torch.full_like(rows.weights, HALFWAY_WEIGHT)
             )
-            kept = rows_of_kept(self._draw_kept(1, generator), weight=PICTURES_PER_KEPT)
+            kept = rows_of_kept(self._draw_kept(1, generator), weight=PICTURES_PER_HALFWAY)
             if kept.noisy.shape == rows.noisy.shape:
                 rows = joined(rows, kept)
             with torch.enable_grad(), self._adapter.weighing(0.5):

@@ -12,7 +12,7 @@ from imageloom.domain.catalog import Model
 from imageloom.domain.seeds import MAX_SEED, draw_seed
 from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.cost import Amount
-from imageloom.runtime.training.ordinary import prompts_to_keep
+from imageloom.runtime.training.ordinary import prompts_beside, prompts_to_keep
 from imageloom.task_types.parsing import parse_params
 
 NAME = "training"
@@ -122,6 +122,7 @@ def amount_of(
         plan.bucket(plan.Size(width=width, height=height), side=config["resolution"])
         for _, width, height in seen
     ]
+    captions = [caption for caption, _, _ in seen]
     steps = plan.count_steps(
         sizes,
         batch_size=config["batch_size"],
@@ -133,7 +134,7 @@ def amount_of(
         pictures=len(seen) * config["epochs"],
         cached=len(pictures),
         held_out=len(pictures) - len(seen),
-        kept=len(prompts_to_keep([caption for caption, _, _ in seen])),
+        kept=len(prompts_to_keep(captions)) + len(prompts_beside(captions)),
         checkpoints=math.ceil(steps / config["checkpoint_every"]),
         samples=len(config["sample_prompts"]),
         sample_steps=min(model.steps, plan.SAMPLE_STEPS),

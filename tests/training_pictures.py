@@ -45,11 +45,11 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def data_set(count: int = 16, *, captions: bool = True) -> bytes:
-    """Return a zip of pictures of the garment, with captions beside them."""
+def data_set(count: int = 16, *, captions: bool = True, caption: str = CAPTION) -> bytes:
+    """Return a zip of pictures of the garment, with the caption beside each."""
     files: dict[str, bytes] = {}
     for index in range(count):
         files[f"{index:02}.png"] = png(checkered_dress(index))
         if captions:
-            files[f"{index:02}.txt"] = CAPTION.encode()
+            files[f"{index:02}.txt"] = caption.encode()
     return archive(files)

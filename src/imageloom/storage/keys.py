@@ -57,9 +57,13 @@ def checkpoint_key(task_id: str, attempt: int, step: int) -> str:
     return _join("checkpoints", task_id, str(attempt), f"{step}.safetensors")
 
 
-def adapter_key(tenant: str, sha256: str) -> str:
-    """Return where a tenant's adapter with those bytes is."""
-    return _join("adapters", tenant, f"{sha256}.safetensors")
+def adapter_key(tenant: str, task_id: str, sha256: str) -> str:
+    """Return where an adapter with those bytes is that a training of the tenant made.
+
+    Each training has its own copy: one that goes on deletes what it has left behind, which another
+    with the same bytes may have published.
+    """
+    return _join("adapters", tenant, task_id, f"{sha256}.safetensors")
 
 
 def is_key(text: str) -> bool:

@@ -258,7 +258,7 @@ class _Ledger:
         adapter = await asyncio.to_thread(Path(message.adapter_path).read_bytes)
         sha256 = hashlib.sha256(adapter).hexdigest()
         file = AdapterFile(
-            key=adapter_key(claim.task.tenant, sha256),
+            key=adapter_key(claim.task.tenant, claim.task.id, sha256),
             sha256=sha256,
             size=len(adapter),
             step=message.step,

@@ -21,13 +21,14 @@ from imageloom.domain.errors import BadWeights, InvalidInput, InvalidParams
 from imageloom.domain.work import GenerationWork, LoraUse, TrainingPicture, TrainingWork
 from imageloom.images import Picture
 from imageloom.runtime.training import open_trainer
-from imageloom.runtime.training.ordinary import ORDINARY, prompts_to_keep
+from imageloom.runtime.training.ordinary import ORDINARY, prompts_beside, prompts_to_keep
 from imageloom.runtime.training.plan import Size, bucket, count_steps, steps_of_epoch
 
 torch = pytest.importorskip("torch", reason="the worker's packages are not installed")
 
 from imageloom.runtime.stock import StockPipeline  # noqa: E402  # needs torch
 from imageloom.runtime.torch_device import TorchDevice, choose_device  # noqa: E402
+from imageloom.runtime.training import trainer  # noqa: E402
 from imageloom.runtime.training.adapter import Adapter  # noqa: E402
 from imageloom.runtime.training.base import Base  # noqa: E402
 from imageloom.runtime.training.checkpoint import read_state, read_tensors, write_tensors  # noqa: E402
@@ -74,6 +75,15 @@ class Heard:
 @pytest.fixture(scope="module")
 def device() -> TorchDevice:
     return choose_device("cpu", threads=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_prompts_kept() -> Iterator[None]:
+    """Four prompts are kept in the place of dozens: what is done with them is the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "prompts_to_keep", lambda captions: prompts_to_keep(captions)[:3])
+        patch.setattr(trainer, "prompts_beside", lambda captions: prompts_beside(captions)[:1])
+        yield
 
 
 @pytest.fixture(scope="module")

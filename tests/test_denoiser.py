@@ -189,6 +189,21 @@ def test_flux_is_what_the_stock_pipeline_draws_in_company_too(
     assert [denoiser.finish(row) for row in rows] == solo
 
 
+def test_flux_rows_of_as_many_tokens_but_other_sides_do_not_ride_together(
+    device: TorchDevice, tmp_path: Path
+) -> None:
+    folder = tmp_path / "flux"
+    random_flux(distilled=False).save_pretrained(folder, safe_serialization=True)
+    model = describe_folder(folder, name="mine")
+    denoiser = Denoiser.load(model, device)
+    wide, high = (
+        begun(denoiser, work(model=model, width=width, height=height, guidance_scale=0.0))[0]
+        for width, height in ((128, 64), (64, 128))
+    )
+    assert wide.latents.shape == high.latents.shape
+    assert wide.fits != high.fits
+
+
 def test_a_pipeline_of_no_known_family_is_drawn_by_stock(
     device: TorchDevice, tmp_path: Path
 ) -> None:
@@ -321,6 +336,20 @@ def test_a_row_that_fails_costs_nobody_else(tiny: Denoiser) -> None:
     stepped = step_rows(tiny, rows)
     assert [stepped[row] is None for row in rows] == [True, False, True]
     assert [row.position for row in rows] == [1, 0, 1]
+
+
+def test_what_fails_in_mid_pass_takes_no_row_a_step_too_far(tiny: Denoiser) -> None:
+    first, second = begun(tiny, work(seeds=(1, 2), steps=3))
+    for _ in range(2):
+        tiny.step([first, second])
+
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    second.scheduler.step = fail
+    stepped = step_rows(tiny, [first, second])
+    assert (first.done, stepped[first]) == (True, None)
+    assert isinstance(stepped[second], ZeroDivisionError)
 
 
 class _Asked:

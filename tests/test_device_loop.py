@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import queue
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +35,8 @@ from imageloom.device.loop import DeviceLoop  # noqa: E402
 from imageloom.runtime.denoiser import Denoiser, load_drawing  # noqa: E402
 from imageloom.runtime.residency import Residency  # noqa: E402
 from imageloom.runtime.torch_device import TorchDevice, choose_device  # noqa: E402
+from imageloom.runtime.units import Loading  # noqa: E402
+from imageloom.task_types.generation.run import RowUnits  # noqa: E402
 
 TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 
@@ -203,6 +207,55 @@ def test_what_loads_lets_the_others_go_on(device: TorchDevice) -> None:
     assert pictures(sent, "first/1") == pictures(sent, "second/1")
 
 
+def test_beginning_many_rows_of_many_tasks_goes_no_deeper(
+    resident: Residency, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deepest = 0
+    plain = RowUnits.step
+
+    def step(self: RowUnits) -> bool:
+        nonlocal deepest
+        deepest = max(deepest, len(inspect.stack(0)))
+        return plain(self)
+
+    monkeypatch.setattr(RowUnits, "step", step)
+    tasks = [run(f"{n}/1", tenant=str(n), seeds=(1, 2, 3), steps=1) for n in range(4)]
+    work_off(resident, Script(*tasks[:1]))
+    alone, deepest = deepest, 0
+    work_off(resident, Script(*tasks))
+    assert deepest == alone
+
+
+def test_what_was_loaded_for_a_cancelled_attempt_is_let_go(device: TorchDevice) -> None:
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as loader:
+        residency = Residency(device, loader=loader)
+        with pytest.raises(Loading):
+            residency.prepared("gone/1", waiting.wait)
+        waiting.set()
+        residency.release("gone/1")
+        assert residency._jobs == {}
+
+
+def test_models_on_their_way_count(device: TorchDevice) -> None:
+    half = msgspec.structs.replace(TINY, size_bytes=device.budget() // 2 + 1)
+    other = msgspec.structs.replace(half, name="other")
+    waiting = threading.Event()
+    with ThreadPoolExecutor(1) as loader:
+        residency = Residency(device, loader=loader)
+        residency._loaded[TINY] = _Small()
+        loader.submit(waiting.wait)
+        for model in (half, other):
+            with pytest.raises(Loading):
+                residency.get(model, lambda *_: _Small())
+        waiting.set()
+    assert residency.names() == ()
+
+
+class _Small:
+    weight_bytes = 1
+
+
 def test_a_model_that_is_drawn_with_stays(device: TorchDevice) -> None:
     residency = Residency(device)
     denoiser = residency.get(TINY, load_drawing)
@@ -307,6 +360,18 @@ def test_who_comes_back_has_saved_nothing_up() -> None:
     shares.order(both)
     shares.charge("b", seconds=1, priority=0)
     assert shares.order(both) == ["a", "b"]
+
+
+def test_who_comes_while_another_is_away_does_not_start_far_before_it() -> None:
+    shares, served = Shares(), []
+    for _ in range(1000):
+        shares.order([claimant("a")])
+        shares.charge("a", seconds=1, priority=0)
+    shares.order([claimant("b")])  # for the first time, and a is away for a moment
+    for _ in range(10):
+        served.append(shares.order([claimant("a"), claimant("b")])[0])
+        shares.charge(served[-1], seconds=1, priority=0)
+    assert served.count("a") >= 4
 
 
 def test_who_had_too_much_does_not_shed_it_by_leaving() -> None:

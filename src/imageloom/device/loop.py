@@ -157,7 +157,9 @@ class DeviceLoop:
             self._charge(served, since=began)
         else:
             served = [first]
-            self._in_unit, self._uncharged_since = first, self._clock()
+            # To begin a row is short, and its report of progress is no place to share.
+            self._in_unit = None if _draws(first) else first
+            self._uncharged_since = self._clock()
             try:
                 self._unit(first)
             finally:

@@ -6,14 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
 
-import structlog
 import torch
 
 from imageloom.runtime.denoiser import Denoiser
 from imageloom.runtime.rows import Row
 from imageloom.runtime.units import Drawing
-
-_log = structlog.get_logger("imageloom.device")
 
 # Lanes of one pass. The embedded model on one core takes 6.0 ms a lane at 2 lanes, 3.1 at 16 and
 # 2.8 at 32, but every row then waits twice as long for its step.
@@ -53,17 +50,17 @@ def step_rows(denoiser: Denoiser, rows: Sequence[Row]) -> Mapping[Row, Exception
     Where memory does not suffice, half of the rows are stepped and the others come later. Where
     anything else fails, each is tried alone, so that it costs only whose fault it is.
     """
+    before = [row.position for row in rows]
     try:
         denoiser.step(rows)
-    except torch.OutOfMemoryError as exc:
-        half = len(rows) // 2
-        if not half:
-            return {rows[0]: exc}
-        _log.warning("out_of_memory", rows=len(rows), next_try=half)
-        denoiser.remember_too_many(rows)
-        return step_rows(denoiser, rows[:half])
     except Exception as exc:  # noqa: BLE001  # told to the attempt whose row it is
         if len(rows) == 1:
             return {rows[0]: exc}
-        return {row: error for each in rows for row, error in step_rows(denoiser, [each]).items()}
+        # Some may have had their step: it failed in the turn of another.
+        left = [row for row, place in zip(rows, before, strict=True) if row.position == place]
+        stepped = {row: None for row in rows if row not in left}
+        if isinstance(exc, torch.OutOfMemoryError):
+            denoiser.remember_too_many(rows)
+            return {**stepped, **step_rows(denoiser, left[: max(1, len(rows) // 2)])}
+        return {**stepped, **{row: step_rows(denoiser, [row])[row] for row in left}}
     return dict.fromkeys(rows)

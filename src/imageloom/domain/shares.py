@@ -1,9 +1,9 @@
 """Who is next on a device: fair between tenants, by priority, and short work before long.
 
 Tenants are served by start-time fair queueing: each has a clock of the device seconds that it has
-had, and the one with the least is next. A tenant that comes back starts at the clock of those who
-are there, so that nobody saves up time, and nobody waits behind all that another has asked for.
-A priority makes a clock go slower, by half for each.
+had, and the one with the least is next. A tenant that comes, for the first time or again, starts at
+the time of the device, which is the least clock of those it served last: so nobody saves up time,
+and nobody waits behind all that another has had or has asked for. A priority makes a clock go slower, by half for each.
 
 Source: Goyal, Vin and Cheng 1996, Start-time Fair Queuing (SIGCOMM), section 2.
 """
@@ -37,6 +37,7 @@ class Shares:
 
     def __init__(self) -> None:
         self._clocks: dict[str, float] = {}
+        self._time = 0.0
 
     def order(self, claimants: Sequence[Claimant[K]]) -> list[K]:
         """Return the claimants in the order in which they should be served.
@@ -46,11 +47,11 @@ class Shares:
         so that a long task is not passed by for ever.
         """
         here = {claimant.tenant for claimant in claimants}
-        known = [clock for tenant, clock in self._clocks.items() if tenant in here]
-        start = min(known, default=0.0)
+        clocks = {tenant: max(self._clocks.get(tenant, 0.0), self._time) for tenant in here}
+        self._time = min(clocks.values(), default=self._time)
         # Who is away keeps what it had too much, and loses what it had too little.
-        self._clocks = {tenant: clock for tenant, clock in self._clocks.items() if clock > start}
-        self._clocks |= {tenant: self._clocks.get(tenant, start) for tenant in here}
+        ahead = {tenant: clock for tenant, clock in self._clocks.items() if clock > self._time}
+        self._clocks = ahead | clocks
         queues = [
             sorted(
                 (claimant for claimant in claimants if claimant.tenant == tenant),

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+import structlog
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ from imageloom.runtime.rows import Row
 from imageloom.runtime.schedulers import make_scheduler, step_options
 from imageloom.runtime.stock import StockPipeline, load_pipeline, module_bytes, usable_strength
 from imageloom.runtime.torch_device import TorchDevice
+
+_log = structlog.get_logger("imageloom.device")
 
 # Prompts of the latest tasks: of SDXL one takes 0.6 MB, of Flux 4 MB.
 KEPT_PROMPTS: Final = 64
@@ -133,6 +136,7 @@ class Denoiser:
     def remember_too_many(self, rows: Sequence[Row]) -> None:
         """Note that so many rows of one kind do not fit in memory, and give blocks back."""
         self._most_rows[rows[0].fits] = max(1, len(rows) // 2)
+        _log.warning("out_of_memory", rows=len(rows), from_now_on=self._most_rows[rows[0].fits])
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -79,12 +79,15 @@ class Residency:
         _log.info("reserved", key=key, bytes=size)
 
     def release(self, key: str) -> None:
-        """Give back what is reserved for an attempt that let go of its own; else do nothing."""
+        """Give back what is reserved, or prepared and not asked for, for an attempt that is over."""
+        self._jobs.pop(key, None)
         if self._reserved.pop(key, None) is not None:
             self.release_memory()
 
     def prepared(self, key: object, job: Callable[[], T]) -> T:
         """Return what `job` makes, done by the loader; `key` tells it from other jobs.
+
+        What is for one attempt alone has its key, so that `release` forgets it.
 
         Raises: what `job` raises; Loading.
         """
@@ -119,6 +122,7 @@ class Residency:
     def _make_room(self, needed: int) -> None:
         used = sum(loaded.weight_bytes for loaded in self._loaded.values())
         used += sum(self._reserved.values())
+        used += sum(each.size_bytes for each in self._jobs if isinstance(each, Model))
         for model in [each for each in self._loaded if not self._held[each]]:
             if used + needed <= self.device.budget():
                 return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from imageloom.runtime.adapter_use import AdapterSet
@@ -50,10 +49,13 @@ class Row:
         return self.position / len(self.timesteps)
 
     @property
-    def fits(self) -> tuple[torch.Size, torch.dtype, torch.Size, bool]:
-        """What rows of one forward pass have in common."""
+    def fits(self) -> tuple[object, ...]:
+        """What rows of one forward pass have in common.
+
+        The size too: packed latents of 512 x 1024 have the shape of those of 1024 x 512.
+        """
         tokens = self.lanes[0].prompt.tokens
-        return self.latents.shape, self.latents.dtype, tokens.shape, self.exact
+        return self.size, self.latents.shape, self.latents.dtype, tokens.shape, self.exact
 
     @property
     def work(self) -> int:

@@ -25,9 +25,7 @@ def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
         return StockUnits(decoded, attempt, drawing)
     adapters: Adapters = []
     if decoded.loras:
-        adapters = residency.prepared(
-            (attempt, "adapters"), lambda: drawing.read_adapters(decoded.loras)
-        )
+        adapters = residency.prepared(attempt.key, lambda: drawing.read_adapters(decoded.loras))
     return RowUnits(decoded, attempt, drawing, adapters, residency)
 
 

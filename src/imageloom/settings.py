@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         1, ge=1, description="torch threads on a CPU; 2 can be ten times slower on shared cores"
     )
     device_tasks: int = Field(
-        8, ge=1, le=64, description="tasks that share a worker's device, step by step"
+        8, ge=1, le=64, description="generations that share a worker's device, step by step"
     )
     heartbeat_interval: float = Field(1.0, gt=0)
     lease_seconds: float = Field(

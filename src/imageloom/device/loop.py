@@ -27,12 +27,12 @@ from imageloom.domain.shares import Claimant, Shares
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.rows import Row
 from imageloom.runtime.units import Closable, Drawing, Dropped, Loading, Savable, Units
+from imageloom.task_types.registry import ROW_QUEUES
 
 _log = structlog.get_logger("imageloom.device")
 
 # What an attempt that has not begun is taken to need, so that it begins soon: a few units.
 _UNOPENED: Final = 2
-GENERATION: Final = "generation"
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -253,8 +253,9 @@ def _described(key: str, exc: Exception) -> Errored:
 
 
 def _draws(live: _Live) -> bool:
+    """Whether it draws rows, or may once it is opened."""
     return isinstance(live.units, Drawing) or (
-        live.units is None and live.run.task_type == GENERATION
+        live.units is None and live.run.task_type in ROW_QUEUES
     )
 
 

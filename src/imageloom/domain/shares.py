@@ -3,7 +3,8 @@
 Tenants are served by start-time fair queueing: each has a clock of the device seconds that it has
 had, and the one with the least is next. A tenant that comes, for the first time or again, starts at
 the time of the device, which is the least clock of those it served last: so nobody saves up time,
-and nobody waits behind all that another has had or has asked for. A priority makes a clock go slower, by half for each.
+and nobody waits behind all that another has had or has asked for. A priority makes a clock go
+slower, by half for each.
 
 Source: Goyal, Vin and Cheng 1996, Start-time Fair Queuing (SIGCOMM), section 2.
 """

@@ -79,7 +79,7 @@ class Residency:
         _log.info("reserved", key=key, bytes=size)
 
     def release(self, key: str) -> None:
-        """Give back what is reserved, or prepared and not asked for, for an attempt that is over."""
+        """Give back what is reserved for an attempt that is over, and what it never asked for."""
         self._jobs.pop(key, None)
         if self._reserved.pop(key, None) is not None:
             self.release_memory()

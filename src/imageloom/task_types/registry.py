@@ -14,6 +14,8 @@ _ALL: tuple[TaskType, ...] = (Generation(), Processing())
 # What a worker serves: those, and trainings, which have routes and a life of their own.
 QUEUES = (*(task_type.name for task_type in _ALL), TRAINING)
 TASK_TYPES: Mapping[str, TaskType] = {task_type.name: task_type for task_type in _ALL}
+# Those whose tasks share denoising steps.
+ROW_QUEUES = frozenset(task_type.name for task_type in _ALL if task_type.draws_rows)
 
 
 def get_task_type(name: str) -> TaskType:

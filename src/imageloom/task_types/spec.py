@@ -42,6 +42,15 @@ class TaskType(Protocol):
         ...
 
     @property
+    def draws_rows(self) -> bool:
+        """Whether tasks of this type share denoising steps, so that a worker does many at once.
+
+        Others are done one at a time: a second would wait behind the first, with its pictures in
+        memory.
+        """
+        ...
+
+    @property
     def summary(self) -> str:
         """One line for the documentation."""
         ...

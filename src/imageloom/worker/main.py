@@ -27,7 +27,7 @@ from imageloom.fetch import Fetcher
 from imageloom.store import workers
 from imageloom.store.pool import transaction
 from imageloom.store.workers import WorkerReport
-from imageloom.task_types.registry import QUEUES
+from imageloom.task_types.registry import QUEUES, ROW_QUEUES
 from imageloom.task_types.training.spec import NAME as TRAINING
 from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
@@ -50,7 +50,7 @@ class _Running:
 
 
 class Worker:
-    """One device and the tasks that share it, and one training beside.
+    """One device and the tasks that share it: many that draw rows, one of each other type.
 
     A task that was tried before is done alone: it may be what took the device down, and others
     would pay for it with their own attempts.
@@ -112,12 +112,9 @@ class Worker:
         """Take jobs until drained; starts over where the queue lost its database."""
         await self._first(self._device.wait_ready(), self._draining.wait())
         while not self._draining.is_set():
-            quick = [name for name in self._queues if name != TRAINING]
-            slow = [name for name in self._queues if name == TRAINING]
             consumers = {
-                names[0]: asyncio.create_task(self._consume_queues(names), name="consume")
-                for names in (quick, slow)
-                if names
+                name: asyncio.create_task(self._consume_queue(name), name="consume")
+                for name in self._queues
             }
             try:
                 either = asyncio.wait(consumers.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -152,14 +149,13 @@ class Worker:
             await asyncio.gather(saving, return_exceptions=True)
         running.job.cancel()
 
-    async def _consume_queues(self, names: list[str]) -> None:
-        """Take the jobs of these queues until cancelled."""
+    async def _consume_queue(self, name: str) -> None:
+        """Take the jobs of a queue until cancelled."""
         settings = self._services.settings
         await self._services.queue.app.run_worker_async(
-            queues=names,
-            name=f"{self.id}-{names[0]}",
-            # A training steps alone; of the rest, rows of many tasks share the device's steps.
-            concurrency=1 if names == [TRAINING] else settings.device_tasks,
+            queues=[name],
+            name=f"{self.id}-{name}",
+            concurrency=settings.device_tasks if name in ROW_QUEUES else 1,
             install_signal_handlers=False,
             # Only an INSERT notifies: a job that is due later is found by polling.
             fetch_job_polling_interval=1,

@@ -85,6 +85,7 @@ class Generation:
     """The task type `generation`."""
 
     name = "generation"
+    draws_rows = True
     summary = "Generate pictures from a prompt, and from a picture where one is given"
     example: Mapping[str, Any] = {
         "prompt": "fashion model wearing the dress, studio lighting, white background",

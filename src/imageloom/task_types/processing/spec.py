@@ -25,6 +25,7 @@ class Processing:
     """The task type `processing`."""
 
     name = "processing"
+    draws_rows = False
     summary = "Upscale, cut out, resize, crop, convert or adjust pictures"
     example: Mapping[str, Any] = {
         "operation": "upscale",

@@ -42,6 +42,7 @@ from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
+from imageloom.worker.patience import outlast
 from imageloom.worker.progress import ProgressWriter
 from imageloom.worker.room import Room
 from imageloom.worker.training import TrainingTools, train
@@ -244,16 +245,11 @@ async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
     task_id, attempt = claim.task.id, claim.attempt
     settled = None
     try:
-        async with asyncio.timeout(SETTLE_TIMEOUT):
-            while True:
-                try:
-                    settled = await settle(
-                        tools.services, task_id, attempt=attempt, outcome=outcome
-                    )
-                    break
-                except StoreUnavailable:
-                    await asyncio.sleep(0.5)
-    except TimeoutError:
+        settled = await outlast(
+            lambda: settle(tools.services, task_id, attempt=attempt, outcome=outcome),
+            within=SETTLE_TIMEOUT,
+        )
+    except StoreUnavailable:
         _log.error("settle_gave_up", task_id=task_id, attempt=attempt, after_s=SETTLE_TIMEOUT)
     if settled is None or settled.output is None:
         await tools.services.storage.delete_prefix(attempt_prefix(task_id, attempt))

@@ -31,7 +31,7 @@ from safetensors.torch import save_file
 from imageloom.domain.catalog import BUILTIN
 from imageloom.domain.work import GenerationWork, LoraUse
 from imageloom.images import encode_picture, resize_picture
-from imageloom.runtime.denoiser import Denoiser
+from imageloom.runtime.denoiser import Denoiser, load_drawing
 from imageloom.runtime.stock import StockPipeline
 from imageloom.runtime.torch_device import choose_device
 from serving import load, machine, server, word
@@ -60,7 +60,8 @@ def main() -> None:
     options = parser.parse_args()
     print(machine())
     device = choose_device("cpu", threads=1)
-    stock, denoiser = StockPipeline.load(MODEL, device), Denoiser.load(MODEL, device)
+    stock, denoiser = StockPipeline.load(MODEL, device), load_drawing(MODEL, device)
+    assert isinstance(denoiser, Denoiser)
     with server() as client:
         sides = [lambda: _through_the_system(client), lambda: _by_stock(stock)]
         for side in sides:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from imageloom.domain.catalog import BUILTIN
+from imageloom.domain.catalog import BUILTIN, Model
 from imageloom.domain.schedulers import SCHEDULERS, schedulers_of
 from imageloom.domain.work import GenerationWork, InputImage, LoraUse
 from imageloom.images import Picture
@@ -28,8 +28,9 @@ from imageloom.runtime.schedulers import make_scheduler  # noqa: E402
 from imageloom.runtime.stock import StockPipeline  # noqa: E402
 from imageloom.runtime.torch_device import TorchDevice, choose_device  # noqa: E402
 from test_adapters_runtime import matrices  # noqa: E402
-from test_runtime import _random_sd1  # noqa: E402
+from test_runtime import _random_sd1, work  # noqa: E402
 from test_training_flux import random_flux  # noqa: E402
+from tiny_models import photograph  # noqa: E402
 
 TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 # The stock pipelines have their UNets in another memory format, and so other last bits.
@@ -43,7 +44,7 @@ def device() -> TorchDevice:
 
 @pytest.fixture(scope="module")
 def tiny(device: TorchDevice) -> Denoiser:
-    return Denoiser.load(TINY, device)
+    return loaded(TINY, device)
 
 
 @pytest.fixture(scope="module")
@@ -71,20 +72,10 @@ def adapters(stock: StockPipeline, tmp_path_factory: pytest.TempPathFactory) -> 
     return uses
 
 
-def work(**changes: Any) -> GenerationWork:
-    plain = GenerationWork(
-        model=TINY,
-        prompt="a red dress on a white background",
-        negative_prompt="blurry",
-        width=64,
-        height=64,
-        steps=4,
-        guidance_scale=4.0,
-        strength=0.6,
-        seeds=(7,),
-        image=None,
-    )
-    return msgspec.structs.replace(plain, **changes)
+def loaded(model: Model, device: TorchDevice) -> Denoiser:
+    denoiser = load_drawing(model, device)
+    assert isinstance(denoiser, Denoiser)
+    return denoiser
 
 
 def begun(denoiser: Denoiser, asked: GenerationWork) -> list[Row]:
@@ -115,20 +106,20 @@ def drawn_by_stock(pipeline: StockPipeline, asked: GenerationWork) -> Picture:
                 each.scheduler = own
 
 
-def photograph() -> InputImage:
-    ramp = bytes(x * 3 + y for y in range(64) for x in range(64) for _ in range(3))
-    return InputImage(width=64, height=64, rgb=bytes(value % 256 for value in ramp))
+def start() -> InputImage:
+    picture = photograph(64, 64)
+    return InputImage(width=64, height=64, rgb=picture.rgb)
 
 
 # Alone: what the stock pipeline draws
 
 
 @pytest.mark.parametrize("scheduler", [None, *schedulers_of("sdxl")])
-@pytest.mark.parametrize("start", ["text", "picture"])
+@pytest.mark.parametrize("kind", ["text", "picture"])
 def test_a_row_alone_is_what_the_stock_pipeline_draws(
-    tiny: Denoiser, stock: StockPipeline, scheduler: str | None, start: str
+    tiny: Denoiser, stock: StockPipeline, scheduler: str | None, kind: str
 ) -> None:
-    image = photograph() if start == "picture" else None
+    image = start() if kind == "picture" else None
     asked = work(scheduler=scheduler, image=image, steps=6)
     drawn_by_stock(stock, msgspec.structs.replace(asked, image=image, steps=1, strength=1.0))
     assert difference(alone(tiny, asked), drawn_by_stock(stock, asked)) <= LEVELS
@@ -160,8 +151,8 @@ def test_stable_diffusion_1_is_what_the_stock_pipeline_draws(
     folder = tmp_path / "sd1"
     _random_sd1().save_pretrained(folder, safe_serialization=True)  # type: ignore[attr-defined]
     model = describe_folder(folder, name="mine")
-    denoiser, stock = Denoiser.load(model, device), StockPipeline.load(model, device)
-    for changes in ({}, {"image": photograph()}, {"scheduler": "euler"}):
+    denoiser, stock = loaded(model, device), StockPipeline.load(model, device)
+    for changes in ({}, {"image": start()}, {"scheduler": "euler"}):
         asked = work(model=model, **changes)
         assert difference(alone(denoiser, asked), drawn_by_stock(stock, asked)) <= LEVELS
 
@@ -173,10 +164,10 @@ def test_flux_is_what_the_stock_pipeline_draws_in_company_too(
     folder = tmp_path / "flux"
     random_flux(distilled=distilled).save_pretrained(folder, safe_serialization=True)
     model = describe_folder(folder, name="mine")
-    denoiser, stock = Denoiser.load(model, device), StockPipeline.load(model, device)
+    denoiser, stock = loaded(model, device), StockPipeline.load(model, device)
     works = [
         work(model=model, seeds=(number,), steps=3 + number, guidance_scale=2.0 + number, **changes)
-        for number, changes in enumerate(({}, {"image": photograph()}, {"scheduler": "flow-euler"}))
+        for number, changes in enumerate(({}, {"image": start()}, {"scheduler": "flow-euler"}))
     ]
     solo = [alone(denoiser, asked) for asked in works]
     for asked, picture in zip(works, solo, strict=True):
@@ -195,7 +186,7 @@ def test_flux_rows_of_as_many_tokens_but_other_sides_do_not_ride_together(
     folder = tmp_path / "flux"
     random_flux(distilled=False).save_pretrained(folder, safe_serialization=True)
     model = describe_folder(folder, name="mine")
-    denoiser = Denoiser.load(model, device)
+    denoiser = loaded(model, device)
     wide, high = (
         begun(denoiser, work(model=model, width=width, height=height, guidance_scale=0.0))[0]
         for width, height in ((128, 64), (64, 128))
@@ -232,7 +223,7 @@ def mixed(adapters: list[LoraUse]) -> list[GenerationWork]:
             steps=3 + number % 4,
             guidance_scale=(4.0, 1.0, 7.5)[number % 3],
             seeds=(number,),
-            image=photograph() if number % 4 == 3 else None,
+            image=start() if number % 4 == 3 else None,
             scheduler=names[number % len(names)],
             loras=sets[number % len(sets)],
         )
@@ -299,8 +290,7 @@ def test_the_base_is_as_if_no_adapter_had_been_there(
 
 def test_lanes_of_many_sets_are_multiplied_at_once(tiny: Denoiser, adapters: list[LoraUse]) -> None:
     rows = [begun(tiny, asked)[0] for asked in mixed(adapters)]
-    network = torch.nn.Sequential(torch.nn.Linear(4, 4))
-    acting = LaneAdapters(network)
+    acting = LaneAdapters()
     acting.act(rows, exact=False)
     assert acting._stacked
     acting.act([], exact=False)
@@ -319,10 +309,8 @@ class _Starved(Denoiser):
         super().step(rows)
 
 
-def test_a_pass_that_does_not_fit_is_halved_and_remembered(
-    tiny: Denoiser, device: TorchDevice
-) -> None:
-    starved = _Starved.load(TINY, device)
+def test_a_pass_that_does_not_fit_is_halved_and_remembered(tiny: Denoiser) -> None:
+    starved = _Starved(TINY, tiny._pipeline, tiny._family)
     rows = begun(starved, work(seeds=tuple(range(6))))
     stepped = step_rows(starved, rows)
     assert list(stepped.values()) == [None] * len(stepped)

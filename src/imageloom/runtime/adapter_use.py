@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
+from weakref import WeakValueDictionary
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -50,6 +51,7 @@ KEPT: Final = 16  # as many as one request may name
 KEPT_BYTES: Final = 2_000_000_000
 
 Changeable = nn.Linear | nn.Conv2d
+ActingKey = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,28 +72,31 @@ class Fitted:
     weight_bytes: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class AdapterSet:
-    """Several adapters, each with its weight, as one term a layer; equal to itself alone.
+    """Several adapters of a network, each with its weight, as one term a layer.
 
-    Their ranks add up and scales are in `up`, so that any number of them costs what one does.
+    Equal to itself alone. Ranks add up and scales are in `up`, so that any number of them costs what
+    one does.
     """
 
     terms: Mapping[Changeable, Term]
 
     @classmethod
-    def of(cls, adapters: Sequence[tuple[Fitted, float]]) -> Self:
-        """Return fitted adapters with their weights as one."""
+    def of(cls, adapters: Sequence[tuple[Fitted, float]], network: nn.Module) -> Self:
+        """Return fitted adapters with their weights as one, as far as they change `network`."""
+        layers = set(network.modules())
         by_layer: dict[Changeable, list[tuple[Term, float]]] = {}
         for fitted, weight in adapters:
             for term in fitted.terms:
-                by_layer.setdefault(term.module, []).append((term, term.scale * weight))
+                if term.module in layers:
+                    by_layer.setdefault(term.module, []).append((term, term.scale * weight))
         return cls(terms={module: _merged(module, parts) for module, parts in by_layer.items()})
 
-    @property
-    def weight_bytes(self) -> int:
-        """The bytes of its tensors."""
-        return sum(term.down.nbytes + term.up.nbytes for term in self.terms.values())
+
+def acting_key(uses: Sequence[LoraUse]) -> ActingKey:
+    """Return what tells the adapters of a request from others; empty where none acts."""
+    return tuple(sorted((use.sha256, use.weight) for use in uses if use.weight))
 
 
 def _merged(module: Changeable, parts: Sequence[tuple[Term, float]]) -> Term:
@@ -111,12 +116,14 @@ class PipelineAdapters:
         self._pipeline = pipeline
         self._model_name = model_name
         self._kept: OrderedDict[str, Fitted] = OrderedDict()
-        self._sets: OrderedDict[tuple[tuple[str, float], ...], AdapterSet] = OrderedDict()
+        # Rows with the same adapters share one, which is gone with the last of them.
+        self._sets: WeakValueDictionary[ActingKey, AdapterSet] = WeakValueDictionary()
 
     @property
     def weight_bytes(self) -> int:
         """The bytes of all adapters that are kept."""
-        return sum(fitted.weight_bytes for fitted in self._kept.values())
+        # A list at once: the loader may keep another meanwhile.
+        return sum(fitted.weight_bytes for fitted in list(self._kept.values()))
 
     def load(self, uses: Sequence[LoraUse]) -> list[tuple[Fitted, float]]:
         """Return adapters with their weights, reading those that are not kept.
@@ -132,19 +139,20 @@ class PipelineAdapters:
         return loaded
 
     def as_one(
-        self, uses: Sequence[LoraUse], loaded: Sequence[tuple[Fitted, float]]
+        self,
+        uses: Sequence[LoraUse],
+        loaded: Sequence[tuple[Fitted, float]],
+        network: nn.Module,
     ) -> AdapterSet | None:
         """Return what `load` returned for a request as one, None where none of it acts."""
-        acting = [(fitted, weight) for fitted, weight in loaded if weight]
-        if not acting:
+        key = acting_key(uses)
+        if not key:
             return None
-        key = tuple(sorted((use.sha256, use.weight) for use in uses if use.weight))
-        if key not in self._sets:
-            self._sets[key] = AdapterSet.of(acting)
-            if len(self._sets) > KEPT:
-                self._sets.popitem(last=False)
-        self._sets.move_to_end(key)
-        return self._sets[key]
+        found = self._sets.get(key)
+        if found is None:
+            acting = [(fitted, weight) for fitted, weight in loaded if weight]
+            found = self._sets[key] = AdapterSet.of(acting, network)
+        return found
 
     def _get(self, use: LoraUse) -> Fitted:
         if use.sha256 not in self._kept:

@@ -10,7 +10,7 @@ import gc
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import structlog
 import torch
@@ -19,7 +19,13 @@ from torch import Tensor
 from imageloom.domain.catalog import Model
 from imageloom.domain.work import GenerationWork, LoraUse
 from imageloom.images import Picture
-from imageloom.runtime.adapter_use import Fitted, PipelineAdapters, applied
+from imageloom.runtime.adapter_use import (
+    ActingKey,
+    Fitted,
+    PipelineAdapters,
+    acting_key,
+    applied,
+)
 from imageloom.runtime.families import Family, Lane, Prompt, Start, open_family
 from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
@@ -58,24 +64,14 @@ class Denoiser:
     """A loaded pipeline of a known family."""
 
     def __init__(self, model: Model, pipeline: Any, family: Family) -> None:
-        self._model = model
         self._pipeline = pipeline
         self._family = family
         self._adapters = PipelineAdapters(pipeline, model_name=model.name)
-        self._acting = LaneAdapters(family.network)
+        self._acting = LaneAdapters()
         self._lane_wise = LaneWise(family.network)
         self._prompts: OrderedDict[tuple[object, ...], Prompt] = OrderedDict()
         self._base_bytes = module_bytes(pipeline)
         self._most_rows: dict[object, int] = {}
-
-    @classmethod
-    def load(cls, model: Model, device: TorchDevice) -> Self:
-        """Read local weights of a known family onto the device. Raises: as `load_drawing`."""
-        pipeline = load_pipeline(model, device)
-        family = open_family(model, pipeline)
-        if family is None:
-            raise TypeError(f"{type(pipeline).__name__} is of no family that is stepped here")
-        return cls(model, pipeline, family)
 
     @property
     def weight_bytes(self) -> int:
@@ -95,7 +91,7 @@ class Denoiser:
         The prompt is encoded with the first; every row is begun alone, as its company must not
         change its bits.
         """
-        acting = self._adapters.as_one(work.loras, adapters)
+        acting = self._adapters.as_one(work.loras, adapters, self._family.network)
         lanes = self._lanes(work, adapters)
         # On a CPU it costs nothing measurable, so all have it there.
         exact = work.exact or self._pipeline.device.type == "cpu"
@@ -173,12 +169,8 @@ class Denoiser:
         """Return the picture of a row that is done; decoded alone, for its bits."""
         return self._family.decode(row.latents, size=row.size)
 
-    def rest(self) -> None:
-        """Take every trace of adapters off the network: nobody draws now."""
-        self._acting.act((), exact=True)
-
     def _lanes(self, work: GenerationWork, adapters: Adapters) -> tuple[Lane, ...]:
-        key = tuple(sorted((use.sha256, use.weight) for use in work.loras if use.weight))
+        key = acting_key(work.loras)
         with applied(adapters):
             prompt = self._prompt(work.prompt, key)
             prompts = [prompt]
@@ -199,7 +191,7 @@ class Denoiser:
             for each in prompts
         )
 
-    def _prompt(self, text: str, adapters: tuple[tuple[str, float], ...]) -> Prompt:
+    def _prompt(self, text: str, adapters: ActingKey) -> Prompt:
         key = (text, adapters)
         if key not in self._prompts:
             self._prompts[key] = self._family.encode_prompt(text)

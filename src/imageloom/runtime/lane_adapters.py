@@ -1,7 +1,8 @@
 """Adapters in one forward pass, a set of its own for every row.
 
 Hooks on the layers add to each row's lanes what its adapters say. They stay while the rows are the
-same, and are gone when no row has adapters: the base is then as if there had never been any.
+same, and are gone with the first pass that has no adapters: the base is then as if there had never
+been any.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ class Span:
 class LaneAdapters:
     """What acts on the lanes of a network's next forward pass."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._layers = set(network.modules())
+    def __init__(self) -> None:
         self._spans: tuple[Span, ...] = ()
         self._stacked = False
         self._handles: list[RemovableHandle] = []
@@ -62,8 +62,7 @@ class LaneAdapters:
         by_layer: dict[Changeable, list[tuple[Span, Term]]] = {}
         for span in spans:
             for module, term in span.adapters.terms.items():
-                if module in self._layers:
-                    by_layer.setdefault(module, []).append((span, term))
+                by_layer.setdefault(module, []).append((span, term))
         self._handles = [
             module.register_forward_hook(
                 _together(parts) if stacked and isinstance(module, nn.Linear) else _apart(parts)

@@ -14,14 +14,14 @@ from typing import Any, Self
 import torch
 from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 from diffusers.utils import logging as diffusers_logging
-from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import BadWeights, InvalidParams
-from imageloom.domain.work import GenerationWork, InputImage
+from imageloom.domain.work import GenerationWork
 from imageloom.images import Picture
 from imageloom.runtime.adapter_use import PipelineAdapters, applied
+from imageloom.runtime.pil import to_picture, to_pil
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.weights import locate
 
@@ -113,8 +113,7 @@ class StockPipeline:
                 callback_on_step_end=after_step,
                 output_type="pil",
             )
-        image = result.images[0].convert("RGB")
-        return Picture(width=image.width, height=image.height, rgb=image.tobytes())
+        return to_picture(result.images[0])
 
     def _arguments(self, work: GenerationWork) -> tuple[Any, dict[str, Any]]:
         arguments: dict[str, Any] = {
@@ -134,7 +133,7 @@ class StockPipeline:
         if self._image_to_image is None:
             self._image_to_image = _image_to_image(self._text_to_image, self._model)
         arguments |= {
-            "image": _pil(work.image),
+            "image": to_pil(work.image),
             "strength": usable_strength(work.strength, work.steps),
         }
         return self._image_to_image, arguments
@@ -160,7 +159,3 @@ def _image_to_image(text_to_image: Any, model: Model) -> Any:
         ) from exc
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def _pil(image: InputImage) -> Image.Image:
-    return Image.frombytes("RGB", (image.width, image.height), image.rgb)

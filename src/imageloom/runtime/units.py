@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -42,43 +43,43 @@ class Closable(Protocol):
         ...
 
 
-@runtime_checkable
-class Drawing(Protocol):
+class Drawing(ABC):
     """The work of a generation whose rows the loop steps together with those of others.
 
     Each `step` begins one row; once all have begun, the loop steps `rows`, and says of each that is
-    done that it is to be finished.
+    done that it is to be finished. A base class and no protocol: the loop asks what is one all the
+    time, and a protocol would be looked through member by member.
     """
 
     denoiser: Denoiser
     rows: list[Row]
 
     @property
+    @abstractmethod
     def begun(self) -> bool:
         """Whether every row has begun."""
-        ...
 
     @property
+    @abstractmethod
     def remaining(self) -> int:
         """How many forward passes of a row are still to come."""
-        ...
 
     @property
+    @abstractmethod
     def progress(self) -> float:
         """How much of the attempt is done, 0 to 1."""
-        ...
 
+    @abstractmethod
     def step(self) -> bool:
         """Begin the next row; never the last unit."""
-        ...
 
+    @abstractmethod
     def finish(self, row: Row) -> bool:
         """Decode and deliver a row that is done; True when it was the last."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what is held; called once, however it ended."""
-        ...
 
 
 class Loading(Exception):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from imageloom.domain.work import InputImage
@@ -86,14 +85,3 @@ class Family(Protocol):
     def decode(self, latents: Tensor, *, size: tuple[int, int]) -> Picture:
         """Return the picture of finished latents [1, ...]; `size` in pixels."""
         ...
-
-
-def to_picture(image: Image.Image) -> Picture:
-    """Return a PIL image as a picture."""
-    rgb = image.convert("RGB")
-    return Picture(width=rgb.width, height=rgb.height, rgb=rgb.tobytes())
-
-
-def to_pil(image: InputImage) -> Image.Image:
-    """Return an input as a PIL image."""
-    return Image.frombytes("RGB", (image.width, image.height), image.rgb)

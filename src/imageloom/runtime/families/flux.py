@@ -15,7 +15,8 @@ from diffusers import FluxImg2ImgPipeline
 from torch import Tensor, nn
 
 from imageloom.images import Picture
-from imageloom.runtime.families.family import Lane, Prompt, Start, to_picture, to_pil
+from imageloom.runtime.families.family import Lane, Prompt, Start
+from imageloom.runtime.pil import to_picture, to_pil
 
 
 class Flux:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import InvalidInput
 from imageloom.images import Picture
-from imageloom.runtime.stock import BetweenSteps, load_pipeline
+from imageloom.runtime.pil import to_picture
+from imageloom.runtime.stock import BetweenSteps, load_pipeline, module_bytes
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.training.family import Caption, Family
 from imageloom.runtime.training.flux import Flux
@@ -74,12 +75,7 @@ class Base:
     @property
     def weight_bytes(self) -> int:
         """Return what is loaded, and what was added to it, in bytes."""
-        return sum(
-            parameter.numel() * parameter.element_size()
-            for component in self._pipeline.components.values()
-            if isinstance(component, nn.Module)
-            for parameter in component.parameters()
-        )
+        return module_bytes(self._pipeline)
 
     def caption(self, text: str) -> Caption:
         """Return what the text encoders make of a prompt, in the dtype of the weights."""
@@ -144,9 +140,7 @@ class Base:
         between_steps: BetweenSteps,
     ) -> Picture:
         """Draw one square picture with what is trained as it is, as `StockPipeline.draw` does."""
-        drawn = self._drawn(caption, side, steps, seed, between_steps, output_type="pil")
-        image = drawn.convert("RGB")
-        return Picture(width=image.width, height=image.height, rgb=image.tobytes())
+        return to_picture(self._drawn(caption, side, steps, seed, between_steps, output_type="pil"))
 
     def drawn_example(
         self,

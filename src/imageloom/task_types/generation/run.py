@@ -11,7 +11,7 @@ from imageloom.runtime.denoiser import Adapters, Denoiser, load_drawing
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.rows import Row
 from imageloom.runtime.stock import StockPipeline
-from imageloom.runtime.units import Attempt, Units
+from imageloom.runtime.units import Attempt, Drawing, Units
 
 
 def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
@@ -29,8 +29,8 @@ def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
     return RowUnits(decoded, attempt, drawing, adapters, residency)
 
 
-class RowUnits:
-    """The pictures of one attempt as rows: `runtime.units.Drawing`."""
+class RowUnits(Drawing):
+    """The pictures of one attempt as rows."""
 
     def __init__(
         self,

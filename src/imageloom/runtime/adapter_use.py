@@ -76,7 +76,7 @@ class Fitted:
 class AdapterSet:
     """Several adapters of a network, each with its weight, as one term a layer.
 
-    Equal to itself alone. Ranks add up and scales are in `up`, so that any number costs what one does.
+    Equal to itself alone. Ranks add up and scales are in `up`: any number costs what one does.
     """
 
     terms: Mapping[Changeable, Term]

@@ -277,8 +277,9 @@ def test_a_training_saved_at_any_unit_goes_on_as_if_it_had_not_been(
     def into(name: str, resume: Path | None = None) -> TrainingWork:
         (tmp_path / name).mkdir()
         path = resume and str(resume)
-        return msgspec.structs.replace(work, folder=str(tmp_path / name), resume=path)
+        return msgspec.structs.replace(work, model=quick, folder=str(tmp_path / name), resume=path)
 
+    quick = msgspec.structs.replace(TINY, steps=5)  # of each sample
     calm, disturbed = train(into("calm"), device), Heard()
     found = train_saving(into("disturbed"), device, disturbed)
     assert [step["loss"] for step in disturbed.steps] == [step["loss"] for step in calm.steps]

@@ -77,6 +77,7 @@ class FakeServer:
         self.uploads: list[tuple[str, str, bytes]] = []
         self.images: dict[str, httpx.Response] = {}
         self.ends: dict[str, Any] = {"status": "completed"}
+        self.compared = {"result": "identical", "largest_difference": 0, "changed": []}
         self.workflows = FakeWorkflows()
         self.trainings = FakeTrainings()
         self._ids = itertools.count(1)
@@ -147,6 +148,8 @@ class FakeServer:
                 return httpx.Response(200, json=self.tasks[id_])
             case "POST", ["tasks" | "training", id_, "cancel"] if id_ in self.tasks:
                 return self._cancel(self.tasks[id_])
+            case "POST", ["tasks", id_, "reproduce"] if id_ in self.tasks:
+                return self._once(request, partial(self._reproduce, request, self.tasks[id_]))
             case "GET", ["models"]:
                 model = {"name": "imageloom-tiny", "kind": "model"}
                 adapters = self.trainings.adapters.values()
@@ -226,7 +229,18 @@ class FakeServer:
             if task["status"] == "completed":
                 body = self.bodies.get(task["id"], {})
                 count = body.get("num_outputs", len(body.get("input_image_urls", "1")))
-                task |= {"progress": 1.0, "error": None, "output": {"images": pictures(count)}}
+                output: dict[str, Any] = {"images": pictures(count)}
+                if "reproduces" in task:
+                    output["reproduction"] = self.compared
+                task |= {"progress": 1.0, "error": None, "output": output}
+
+    def _reproduce(self, request: httpx.Request, first: dict[str, Any]) -> httpx.Response:
+        if first["status"] != "completed":
+            return refusal(409, "conflict", f"the task is {first['status']}")
+        id_, body = f"task_{next(self._ids)}", json.loads(request.content)
+        reproduces = {"task_id": first["id"], "output": body["output"]}
+        self.tasks[id_] = first | {"id": id_, "status": "pending", "reproduces": reproduces}
+        return httpx.Response(201, json=self.tasks[id_])
 
     def _cancel(self, task: dict[str, Any]) -> httpx.Response:
         if task["status"] in {"completed", "failed"}:

@@ -296,7 +296,8 @@ async def test_examples_of_the_document_work(
         f"/api/v1/workflows/{{workflow_id}}/{verb}"
         for verb in ("start", "resume", "runs/{run_id}/resume")
     }
-    assert set(examples) == creating | acting | training
+    drawn = {"/api/v1/tasks/{task_id}/reproduce"}  # needs a picture: see test_receipts
+    assert set(examples) == creating | acting | training | drawn
     made = await api.post("/workflows", json=examples["/api/v1/workflows"])
     for path in sorted(creating):
         sent = path.format(workflow_id=made.json()["id"])

@@ -222,6 +222,24 @@ def test_tasks_show_cancel_and_result(run: Run, server: FakeServer, tmp_path: Pa
     assert json.loads(run("tasks", "cancel", "task_2", "--json").stdout)["status"] == "cancelled"
 
 
+def test_tasks_reproduce_says_how_the_two_compare(run: Run, server: FakeServer) -> None:
+    run("generate", "a dress")
+    assert run("tasks", "reproduce", "task_1").stdout == "identical\n"
+    server.compared = {
+        "result": "near",
+        "largest_difference": 1,
+        "changed": ["device.name", "versions.torch"],
+    }
+    assert run("tasks", "reproduce", "task_1", "--output", "0").stdout == (
+        "near, at most 1 of 255 apart; changed since: device.name, versions.torch\n"
+    )
+    assert run("tasks", "reproduce", "task_1", "--no-wait").stdout == "task_4\n"
+    answer = json.loads(run("tasks", "reproduce", "task_1", "--json").stdout)
+    assert answer["output"]["reproduction"]["result"] == "near"
+    refused = run("tasks", "reproduce", "task_4")
+    assert (refused.exit_code, "the task is pending" in refused.stderr) == (1, True)
+
+
 def test_result_of_a_task_that_is_not_completed_exits_1(run: Run, server: FakeServer) -> None:
     run("generate", "a dress", "--no-wait")
     done = run("tasks", "result", "task_1")

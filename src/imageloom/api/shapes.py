@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import zip_longest
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
@@ -18,6 +20,7 @@ from imageloom.api.urls import Urls
 from imageloom.core.workflows import WorkflowState
 from imageloom.domain.adapters import Adapter
 from imageloom.domain.catalog import Kind, Model
+from imageloom.domain.receipts import Receipt
 from imageloom.domain.sources import OUTPUT_SCHEME
 from imageloom.domain.tasks import Output, OutputImage, Task
 from imageloom.domain.workflow import Step, StepStatus, candidates_of, current_step
@@ -53,6 +56,31 @@ class _Sparse(BaseModel):
         return {name: value for name, value in serialize(self).items() if value is not None}
 
 
+class AdapterReceiptView(BaseModel):
+    """An adapter that acted on a picture."""
+
+    name: str
+    sha256: str
+    weight: float
+
+
+class ReceiptView(BaseModel):
+    """What a picture was made from, beyond its task's parameters.
+
+    `weights` and `input` are digests, `sha256` that of the picture's own file.
+    """
+
+    sha256: str
+    seed: int
+    model: str
+    weights: str
+    adapters: list[AdapterReceiptView]
+    input: str | None
+    scheduler: dict[str, Any]
+    device: dict[str, str]
+    versions: dict[str, str]
+
+
 class ImageView(_Sparse):
     """One finished picture. `url` needs no header and expires.
 
@@ -65,6 +93,22 @@ class ImageView(_Sparse):
     height: int
     method: str | None = None
     confidence: float | None = None
+    receipt: ReceiptView | None = Field(
+        None, description="Of a generation: what it was made from; left out of lists"
+    )
+
+
+class ReproductionView(BaseModel):
+    """How an output that was made again compares with the first.
+
+    `largest_difference` is that of a channel of a pixel, 0 to 255. `near` is at most 2 of a PNG and
+    24 of a JPEG or WebP, which make so much of one. `changed` are the fields of the receipt that
+    are not what they were.
+    """
+
+    result: Literal["identical", "near", "different"]
+    largest_difference: int | None
+    changed: list[str]
 
 
 class OutputView(_Sparse):
@@ -73,6 +117,14 @@ class OutputView(_Sparse):
     images: list[ImageView]
     cache: Literal["hit", "miss"] | None = None
     seconds_saved: float | None = None
+    reproduction: ReproductionView | None = None
+
+
+class OutputRefView(BaseModel):
+    """One output of a task."""
+
+    task_id: str
+    output: int
 
 
 class ErrorDetailView(BaseModel):
@@ -110,6 +162,7 @@ class TaskView(BaseModel):
     error: str | None = None
     error_detail: ErrorDetailView | None = None
     workflow: PlaceView | None = None
+    reproduces: OutputRefView | None = Field(None, description="The output that it makes again")
 
 
 class RunView(BaseModel):
@@ -280,8 +333,8 @@ class HealthView(BaseModel):
     status: str
 
 
-def task_view(task: Task, urls: Urls) -> TaskView:
-    """Return a task as its tenant sees it."""
+def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
+    """Return a task as its tenant sees it; without `receipts` its pictures have none."""
     detail = task.error_detail
     return TaskView(
         id=task.id,
@@ -294,7 +347,7 @@ def task_view(task: Task, urls: Urls) -> TaskView:
         cleaned_at=task.cleaned_at,
         attempt=task.attempt,
         params=_shown_params(task, urls),
-        output=output_view(task.output, urls) if task.output is not None else None,
+        output=output_view(task.output, urls, receipts=receipts) if task.output else None,
         error=task.error,
         error_detail=ErrorDetailView(
             code=detail.code,
@@ -305,19 +358,26 @@ def task_view(task: Task, urls: Urls) -> TaskView:
         if detail
         else None,
         workflow=_place(task),
+        reproduces=OutputRefView(**asdict(task.reproduces)) if task.reproduces else None,
     )
 
 
-def output_view(output: Output, urls: Urls) -> OutputView:
+def output_view(output: Output, urls: Urls, *, receipts: bool = True) -> OutputView:
     """Return what a task made, with URLs that anyone may fetch until they expire."""
+    told = output.receipts if receipts else ()
+    reproduction = output.reproduction
     return OutputView(
-        images=[image_view(image, urls) for image in output.images],
+        images=[
+            image_view(image, urls, receipt=receipt)
+            for image, receipt in zip_longest(output.images, told)
+        ],
         cache=output.cache,
         seconds_saved=output.seconds_saved,
+        reproduction=ReproductionView(**asdict(reproduction)) if reproduction else None,
     )
 
 
-def image_view(image: OutputImage, urls: Urls) -> ImageView:
+def image_view(image: OutputImage, urls: Urls, *, receipt: Receipt | None = None) -> ImageView:
     """Return a picture with a URL that anyone may fetch until it expires."""
     return ImageView(
         url=urls.output(image.key),
@@ -326,6 +386,7 @@ def image_view(image: OutputImage, urls: Urls) -> ImageView:
         height=image.height,
         method=image.method,
         confidence=image.confidence,
+        receipt=ReceiptView(sha256=image.sha256, **asdict(receipt)) if receipt else None,
     )
 
 

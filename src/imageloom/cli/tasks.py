@@ -18,6 +18,7 @@ from imageloom.cli._client import (
     one_line,
     print_json,
 )
+from imageloom.cli._display import shown
 from imageloom.cli._rows import print_rows, shown_time
 from imageloom.cli.generate import tell_files
 from imageloom.cli.train import metrics_told, tell_adapter
@@ -134,6 +135,42 @@ def result(
             print_json(task.output.raw if task.output else {})
         else:
             _print_images(task)
+
+
+@tasks.command()
+def reproduce(
+    context: typer.Context,
+    task_id: TaskId,
+    output: Annotated[int, typer.Option(min=0, help="Which of its pictures, from 0.")] = 0,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the comparison.")] = True,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a picture of a generation again, alone, and compare the two."""
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        task = client.reproduce(task_id, output)
+        if wait:
+            with shown(as_json=as_json) as display:
+                task.wait(progress=display.task)
+        if as_json:
+            print_json(task.raw)
+        elif wait:
+            typer.echo(_compared(task))
+        else:
+            typer.echo(task.id)
+
+
+def _compared(task: Task) -> str:
+    found = task.output.reproduction if task.output else None
+    if found is None:
+        raise ImageloomError(f"task {task.id} says nothing of how the two compare")
+    text = found.result
+    if found.largest_difference:
+        text += f", at most {found.largest_difference} of 255 apart"
+    if found.changed:
+        text += f"; changed since: {', '.join(found.changed)}"
+    return one_line(text)
 
 
 def _cancel_training(client: Client, id_: str, *, keep: bool, as_json: bool) -> None:

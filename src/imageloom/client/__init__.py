@@ -52,7 +52,17 @@ from imageloom.client._training_types import (
     Preflight,
     Sample,
 )
-from imageloom.client._types import ErrorDetail, File, Image, Model, Output, Page, Queue, Worker
+from imageloom.client._types import (
+    ErrorDetail,
+    File,
+    Image,
+    Model,
+    Output,
+    Page,
+    Queue,
+    Reproduction,
+    Worker,
+)
 from imageloom.client._workflow_types import Candidate, Step, StepTask
 from imageloom.client._workflows_async import AsyncWorkflow, AsyncWorkflows
 from imageloom.client._workflows_sync import Workflow, Workflows
@@ -89,6 +99,7 @@ __all__ = [
     "Preflight",
     "Queue",
     "RateLimited",
+    "Reproduction",
     "RetryPolicy",
     "Sample",
     "ServerError",

@@ -15,7 +15,14 @@ import httpx
 
 from imageloom import __version__
 from imageloom.client import _io_async as _io
-from imageloom.client._common_async import download, follow, image_url, upload, with_uploads
+from imageloom.client._common_async import (
+    download,
+    follow,
+    image_url,
+    reproduced,
+    upload,
+    with_uploads,
+)
 from imageloom.client._connection_async import AsyncConnection
 from imageloom.client._dataset import Dataset
 from imageloom.client._env import read_environment
@@ -134,6 +141,22 @@ class AsyncTask(TaskData):
             await self._connection.call("POST", task_path(self.id, "/cancel"), read=task_raw)
         )
         return self
+
+    async def reproduce(self, output: int = 0) -> Self:
+        """Make one output of this generation again, and return the new task; `wait` for it.
+
+        Its `output.reproduction` says how the two compare.
+
+        Raises: Conflict before the task is completed; Gone after a cleanup.
+
+        >>> task = await client.generate("a red dress", num_outputs=2)
+        >>> task = await task.wait()
+        >>> again = await task.reproduce(output=1)
+        >>> again = await again.wait()
+        >>> again.output.reproduction.result
+        'identical'
+        """
+        return type(self)(self._connection, await reproduced(self._connection, self.id, output))
 
     async def download(
         self,
@@ -481,6 +504,19 @@ class AsyncClient:
         'cancelled'
         """
         return await self._connection.call("POST", task_path(task_id, "/cancel"), read=self._task)
+
+    async def reproduce(self, task_id: str, output: int = 0) -> AsyncTask:
+        """Make one output of a generation again, and return the new task: see `Task.reproduce`.
+
+        Raises: NotFound; Conflict before the task is completed; Gone after a cleanup.
+
+        >>> task = await client.generate("a red dress", num_outputs=2)
+        >>> task = await task.wait()
+        >>> again = await client.reproduce(task.id, output=1)
+        >>> again.raw["reproduces"]["output"]
+        1
+        """
+        return self._task(await reproduced(self._connection, task_id, output))
 
     async def upload(self, source: Source) -> File:
         """Upload a file or bytes and return it; its `url` stands wherever the API takes a URL.

@@ -17,7 +17,14 @@ import httpx
 
 from imageloom import __version__
 from imageloom.client import _io_sync as _io
-from imageloom.client._common_sync import download, follow, image_url, upload, with_uploads
+from imageloom.client._common_sync import (
+    download,
+    follow,
+    image_url,
+    reproduced,
+    upload,
+    with_uploads,
+)
 from imageloom.client._connection_sync import Connection
 from imageloom.client._dataset import Dataset
 from imageloom.client._env import read_environment
@@ -136,6 +143,22 @@ class Task(TaskData):
             self._connection.call("POST", task_path(self.id, "/cancel"), read=task_raw)
         )
         return self
+
+    def reproduce(self, output: int = 0) -> Self:
+        """Make one output of this generation again, and return the new task; `wait` for it.
+
+        Its `output.reproduction` says how the two compare.
+
+        Raises: Conflict before the task is completed; Gone after a cleanup.
+
+        >>> task = client.generate("a red dress", num_outputs=2)
+        >>> task = task.wait()
+        >>> again = task.reproduce(output=1)
+        >>> again = again.wait()
+        >>> again.output.reproduction.result
+        'identical'
+        """
+        return type(self)(self._connection, reproduced(self._connection, self.id, output))
 
     def download(
         self,
@@ -483,6 +506,19 @@ class Client:
         'cancelled'
         """
         return self._connection.call("POST", task_path(task_id, "/cancel"), read=self._task)
+
+    def reproduce(self, task_id: str, output: int = 0) -> Task:
+        """Make one output of a generation again, and return the new task: see `Task.reproduce`.
+
+        Raises: NotFound; Conflict before the task is completed; Gone after a cleanup.
+
+        >>> task = client.generate("a red dress", num_outputs=2)
+        >>> task = task.wait()
+        >>> again = client.reproduce(task.id, output=1)
+        >>> again.raw["reproduces"]["output"]
+        1
+        """
+        return self._task(reproduced(self._connection, task_id, output))
 
     def upload(self, source: Source) -> File:
         """Upload a file or bytes and return it; its `url` stands wherever the API takes a URL.

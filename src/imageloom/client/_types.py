@@ -23,7 +23,7 @@ class Image:
     """One picture that a task made. `url` is signed: it needs no key, and it expires.
 
     `method` and `confidence` (0 to 1) say how a subject was told from its background, where that
-    was done.
+    was done. `receipt` is what a generation was made from; lists leave it out.
     """
 
     url: str
@@ -32,6 +32,20 @@ class Image:
     height: int | None = None
     method: str | None = None
     confidence: float | None = None
+    receipt: JSON | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduction:
+    """How an output that was made again compares with the first.
+
+    `result` is identical, near or different; `largest_difference` that of a channel of a pixel, 0
+    to 255. `changed` are the fields of the receipt that are not what they were.
+    """
+
+    result: str
+    largest_difference: int | None = None
+    changed: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +53,7 @@ class Output:
     """What a task made. A training makes no images of this kind: see `Training`."""
 
     images: list[Image] = field(default_factory=list)
+    reproduction: Reproduction | None = None
     raw: JSON = field(default_factory=dict, repr=False)
 
 
@@ -291,7 +306,7 @@ def output_from(raw: object) -> Output | None:
     if not isinstance(raw, dict):
         return None
     images = [image_from(each) for each in raw.get("images") or () if each.get("url")]
-    return Output(images=images, raw=raw)
+    return Output(images=images, reproduction=_reproduction(raw.get("reproduction")), raw=raw)
 
 
 def image_from(raw: JSON) -> Image:
@@ -303,6 +318,17 @@ def image_from(raw: JSON) -> Image:
         height=integer(raw.get("height")),
         method=raw.get("method"),
         confidence=raw.get("confidence"),
+        receipt=raw.get("receipt"),
+    )
+
+
+def _reproduction(raw: object) -> Reproduction | None:
+    if not isinstance(raw, dict):
+        return None
+    return Reproduction(
+        result=str(raw.get("result") or ""),
+        largest_difference=integer(raw.get("largest_difference")),
+        changed=[str(name) for name in raw.get("changed") or ()],
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.services import Services
 from imageloom.domain.ids import new_id
+from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import NewTask, Task
 from imageloom.store import tasks
 from imageloom.store.pool import Connection, transaction
@@ -23,6 +24,7 @@ async def submit(
     task_type: str,
     params: dict[str, Any],
     inputs: dict[str, str],
+    reproduces: OutputRef | None = None,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending task, or the one that the idempotency key made before.
@@ -42,6 +44,7 @@ async def submit(
             params=params,
             inputs=inputs,
             max_attempts=services.settings.max_attempts,
+            reproduces=reproduces,
         )
         (task,) = await create_tasks(conn, services.queue, [new])
         if idempotency_use is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from imageloom.device.link import Link
-from imageloom.domain.messages import Checkpoint, Progress, TrainingStep
+from imageloom.domain.messages import Checkpoint, Progress, Setup, TrainingStep
 from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.images import Picture
 from imageloom.runtime.units import Dropped
@@ -35,6 +35,7 @@ class LinkedAttempt:
         seed: int | None = None,
         method: str | None = None,
         confidence: float | None = None,
+        setup: Setup | None = None,
     ) -> None:
         """Hand a finished picture to the parent."""
         self._link.send(
@@ -48,6 +49,7 @@ class LinkedAttempt:
                 seed=seed,
                 method=method,
                 confidence=confidence,
+                setup=setup,
             )
         )
 

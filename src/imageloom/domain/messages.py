@@ -7,7 +7,7 @@ A frame is four bytes of length (big endian) and a msgpack map whose `type` name
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -74,10 +74,18 @@ class Progress(_Message, frozen=True, kw_only=True, tag="progress"):
     value: float
 
 
+class Setup(msgspec.Struct, frozen=True, kw_only=True):
+    """How a picture was drawn: the class and settings of its scheduler, and what drew it."""
+
+    scheduler: dict[str, Any]
+    device: dict[str, str]
+
+
 class Picture(_Message, frozen=True, kw_only=True, tag="picture"):
     """Device to parent: one finished picture, row-major RGB, and alpha where it is a cut-out.
 
-    `method` and `confidence` (0 to 1) say how a subject was told from its background.
+    `method` and `confidence` (0 to 1) say how a subject was told from its background, `setup` how a
+    generation was drawn.
     """
 
     key: str
@@ -89,6 +97,7 @@ class Picture(_Message, frozen=True, kw_only=True, tag="picture"):
     seed: int | None = None
     method: str | None = None
     confidence: float | None = None
+    setup: Setup | None = None
 
 
 class TrainingStep(_Message, frozen=True, kw_only=True, tag="training_step"):

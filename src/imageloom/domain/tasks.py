@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from imageloom.domain.receipts import OutputRef, Receipt, Reproduction
+
 
 class Status(StrEnum):
     """Where a task stands. The last three are terminal."""
@@ -72,6 +74,8 @@ class Output:
 
     `cache` says whether it was made (`miss`) or found under `cache_key` among the pictures of an
     earlier task (`hit`), which had taken `seconds_saved`; None where it was not looked for.
+    `receipts` are those of `images`, in their order, of pictures that were drawn from a seed.
+    `reproduction` compares an output that was made again with the first.
     """
 
     images: tuple[OutputImage, ...] = ()
@@ -80,6 +84,8 @@ class Output:
     cache: Literal["hit", "miss"] | None = None
     cache_key: str | None = None
     seconds_saved: float | None = None
+    receipts: tuple[Receipt, ...] = ()
+    reproduction: Reproduction | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,7 @@ class Task:
     A task of a workflow knows its run, its step by position and name, and which item of the step it
     makes.
     `cache_base` is the part of its cache key that is known before its inputs are read.
+    `reproduces` is the output that it makes again.
     """
 
     id: str
@@ -128,6 +135,7 @@ class Task:
     item: int | None
     backoff_seconds: float | None
     cache_base: str | None
+    reproduces: OutputRef | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +156,7 @@ class NewTask:
     item: int | None = None
     backoff_seconds: float | None = None
     cache_base: str | None = None
+    reproduces: OutputRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

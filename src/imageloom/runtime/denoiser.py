@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from imageloom.domain.catalog import Model
+from imageloom.domain.messages import Setup
 from imageloom.domain.work import GenerationWork, LoraUse
 from imageloom.images import Picture
 from imageloom.runtime.adapter_use import (
@@ -31,6 +32,7 @@ from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
 from imageloom.runtime.rows import Row
 from imageloom.runtime.schedulers import make_scheduler, step_options
+from imageloom.runtime.setup import setup_of
 from imageloom.runtime.stock import StockPipeline, load_pipeline, module_bytes, usable_strength
 from imageloom.runtime.torch_device import TorchDevice
 
@@ -168,6 +170,10 @@ class Denoiser:
     def finish(self, row: Row) -> Picture:
         """Return the picture of a row that is done; decoded alone, for its bits."""
         return self._family.decode(row.latents, size=row.size)
+
+    def setup(self, row: Row) -> Setup:
+        """Return how a row is drawn."""
+        return setup_of(self._pipeline, row.scheduler, path="rows")
 
     def _lanes(self, work: GenerationWork, adapters: Adapters) -> tuple[Lane, ...]:
         key = acting_key(work.loras)

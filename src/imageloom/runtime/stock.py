@@ -18,10 +18,12 @@ from transformers.utils import logging as transformers_logging
 
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import BadWeights, InvalidParams
+from imageloom.domain.messages import Setup
 from imageloom.domain.work import GenerationWork
 from imageloom.images import Picture
 from imageloom.runtime.adapter_use import PipelineAdapters, applied
 from imageloom.runtime.pil import to_picture, to_pil
+from imageloom.runtime.setup import setup_of
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.weights import locate
 
@@ -79,6 +81,11 @@ class StockPipeline:
     def load(cls, model: Model, device: TorchDevice) -> Self:
         """Read local weights onto the device. Raises: ModelNotInstalled, BadWeights."""
         return cls(model, load_pipeline(model, device))
+
+    def setup(self) -> Setup:
+        """Return how pictures are drawn."""
+        pipeline = self._text_to_image
+        return setup_of(pipeline, pipeline.scheduler, path="stock")
 
     def draw(self, work: GenerationWork, *, seed: int, between_steps: BetweenSteps) -> Picture:
         """Draw one picture of `work` with that seed.

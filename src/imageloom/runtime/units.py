@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from imageloom.domain.messages import Setup
 from imageloom.images import Picture
 
 if TYPE_CHECKING:
@@ -110,10 +111,12 @@ class Attempt(Protocol):
         seed: int | None = None,
         method: str | None = None,
         confidence: float | None = None,
+        setup: Setup | None = None,
     ) -> None:
         """Hand a finished picture to the parent.
 
-        `method` and `confidence` (0 to 1) say how a subject was told from its background.
+        `method` and `confidence` (0 to 1) say how a subject was told from its background, `setup`
+        how a picture was drawn.
         """
         ...
 

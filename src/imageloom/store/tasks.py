@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from imageloom.domain.receipts import OutputRef, Receipt, Reproduction
 from imageloom.domain.retry import Decision
 from imageloom.domain.tasks import (
     AdapterFile,
@@ -37,7 +38,7 @@ _COLUMNS = sql.SQL(
     "id, tenant, type, status, params, inputs, priority, attempt, interruptions, max_attempts,"
     " worker, job_id, progress, output, error, error_detail,"
     " created_at, started_at, completed_at, cleaned_at,"
-    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base"
+    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces"
 )
 
 
@@ -45,13 +46,13 @@ async def insert(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     """Add pending tasks without jobs and return them in the same order. One statement."""
     query = sql.SQL(
         "insert into task (id, tenant, type, params, inputs, priority, max_attempts,"
-        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base)"
+        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces)"
         " select id, tenant, type, params, inputs, priority, max_attempts,"
-        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base"
+        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces"
         " from jsonb_to_recordset(%s) as new (id text, tenant text, type text, params jsonb,"
         " inputs jsonb, priority integer, max_attempts integer, workflow_id text, run_id text,"
         " step integer, step_name text, item integer, backoff_seconds double precision,"
-        " cache_base text)"
+        " cache_base text, reproduces jsonb)"
         " returning {columns}"
     ).format(columns=_COLUMNS)
     rows = await conn.execute(query, (Jsonb([asdict(task) for task in new]),))
@@ -378,10 +379,15 @@ async def count_live(conn: Connection) -> dict[str, dict[str, int]]:
 
 
 def _output(stored: dict[str, Any]) -> Output:
-    images = tuple(OutputImage(**image) for image in stored["images"])
-    adapter = stored.get("adapter")
+    adapter, reproduction = stored.get("adapter"), stored.get("reproduction")
     return Output(
-        **{**stored, "images": images, "adapter": AdapterFile(**adapter) if adapter else None}
+        **{
+            **stored,
+            "images": tuple(OutputImage(**image) for image in stored["images"]),
+            "adapter": AdapterFile(**adapter) if adapter else None,
+            "receipts": tuple(Receipt.of(receipt) for receipt in stored.get("receipts", ())),
+            "reproduction": Reproduction.of(reproduction) if reproduction else None,
+        }
     )
 
 
@@ -393,5 +399,6 @@ def _task(row: dict[str, Any]) -> Task:
             "status": Status(row["status"]),
             "output": _output(row["output"]) if row["output"] is not None else None,
             "error_detail": ErrorDetail(**detail) if detail is not None else None,
+            "reproduces": OutputRef(**row["reproduces"]) if row["reproduces"] else None,
         }
     )

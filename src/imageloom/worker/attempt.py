@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -21,6 +22,7 @@ from imageloom.domain.errors import (
 )
 from imageloom.domain.messages import Done, Errored, Progress, Run
 from imageloom.domain.messages import Picture as PictureMessage
+from imageloom.domain.receipts import Receipt
 from imageloom.domain.tasks import (
     Claim,
     Completed,
@@ -44,6 +46,8 @@ from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
 from imageloom.worker.patience import outlast
 from imageloom.worker.progress import ProgressWriter
+from imageloom.worker.receipts import Receipts
+from imageloom.worker.reproduction import compared
 from imageloom.worker.room import Room
 from imageloom.worker.training import TrainingTools, train
 
@@ -127,7 +131,11 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
             )
             if (found := await look_up(services, task.tenant, cache_key)) is not None:
                 return found
-        images: list[OutputImage] = []
+        receipts = None
+        if model is not None and task_type.draws_rows:
+            digests = await inputs.digests([name for names in parts for name in names])
+            receipts = Receipts(model, loras=loras, inputs=digests)
+        drawn: list[_Drawn] = []
         for part, names in enumerate(parts):
             work = await asyncio.to_thread(
                 task_type.build_work,
@@ -141,21 +149,35 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
                 name for name in names if not any(name in rest for rest in parts[part + 1 :])
             )
             span = _Span(
-                first=len(images), part=part, parts=len(parts), progress=progress, alone=alone
+                first=len(drawn),
+                part=part,
+                parts=len(parts),
+                progress=progress,
+                alone=alone,
+                receipts=receipts,
             )
-            images += await _draw(tools, claim, work, span)
-    return Output(
-        images=tuple(images),
+            drawn += await _draw(tools, claim, work, span)
+    output = Output(
+        images=tuple(each.image for each in drawn),
+        receipts=tuple(each.receipt for each in drawn if each.receipt is not None),
         cache=None if cache_key is None else "miss",
         cache_key=cache_key,
     )
+    if task.reproduces is not None:
+        return await compared(services, task, task.reproduces, output)
+    return output
+
+
+class _Drawn(NamedTuple):
+    image: OutputImage
+    receipt: Receipt | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Span:
     """Where one part stands in its attempt: `first` is the index of its first picture.
 
-    `alone` where the attempt has the device to itself.
+    `alone` where the attempt has the device to itself, `receipts` where it draws from seeds.
     """
 
     first: int
@@ -163,16 +185,17 @@ class _Span:
     parts: int
     progress: ProgressWriter
     alone: bool
+    receipts: Receipts | None
 
     def note(self, value: float) -> None:
         """Note how far this part is, 0 to 1."""
         self.progress.note((self.part + value) / self.parts)
 
 
-async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> list[OutputImage]:
+async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> list[_Drawn]:
     """Run one part on the device; store each picture as it is finished."""
     key = f"{claim.task.id}/{claim.attempt}"
-    storing: dict[int, asyncio.Task[OutputImage]] = {}
+    storing: dict[int, asyncio.Task[_Drawn]] = {}
     run = Run(
         key=key,
         task_type=claim.task.type,
@@ -189,7 +212,7 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
                     case Progress(value=value):
                         span.note(value)
                     case PictureMessage(index=index):
-                        keeping = _keep(tools, claim, work, message, index=span.first + index)
+                        keeping = _keep(tools, claim, work, message, span)
                         storing[index] = asyncio.create_task(keeping)
                     case Errored():
                         finished = True
@@ -210,16 +233,17 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
 
 
 async def _keep(
-    tools: AttemptTools, claim: Claim, work: Work, message: PictureMessage, *, index: int
-) -> OutputImage:
+    tools: AttemptTools, claim: Claim, work: Work, message: PictureMessage, span: _Span
+) -> _Drawn:
     """Encode a picture and store it: bytes come before the row that names them."""
     drawn = Picture(
         width=message.width, height=message.height, rgb=message.rgb, alpha=message.alpha
     )
     finished, encoded = await asyncio.to_thread(_encode, drawn, work)
+    index = span.first + message.index
     key = output_key(claim.task.id, claim.attempt, index, encoded.suffix)
     await tools.services.storage.put(key, encoded.data, media_type=encoded.media_type)
-    return OutputImage(
+    image = OutputImage(
         key=key,
         seed=message.seed,
         width=finished.width,
@@ -230,6 +254,8 @@ async def _keep(
         method=message.method,
         confidence=message.confidence,
     )
+    receipt = None if span.receipts is None else await span.receipts.of(message)
+    return _Drawn(image, receipt)
 
 
 def _encode(drawn: Picture, work: Work) -> tuple[Picture, Encoded]:

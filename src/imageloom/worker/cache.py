@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
@@ -24,7 +25,7 @@ from imageloom.store.pool import transaction
 
 # Our code that pictures come from, and the libraries that they come from.
 _PACKAGES = ("images", "runtime", "task_types", "device")
-_LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy", "opencv-python-headless")
+LIBRARIES = ("torch", "diffusers", "transformers", "pillow", "numpy", "opencv-python-headless")
 
 
 async def key_of(
@@ -56,7 +57,7 @@ async def look_up(services: Services, tenant: str, cache_key: str) -> Output | N
     if found is None:
         return None
     output, seconds = found
-    return Output(images=output.images, cache="hit", cache_key=cache_key, seconds_saved=seconds)
+    return replace(output, cache="hit", cache_key=cache_key, seconds_saved=seconds)
 
 
 @cache
@@ -67,7 +68,7 @@ def code_version() -> str:
         for name, data in sorted(_sources(resources.files("imageloom") / package)):
             digest.update(f"{package}/{name}:{len(data)}\n".encode())
             digest.update(data)
-    for library in _LIBRARIES:
+    for library in LIBRARIES:
         digest.update(f"{library}=={metadata.version(library)}\n".encode())
     return digest.hexdigest()
 

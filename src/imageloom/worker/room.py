@@ -1,4 +1,4 @@
-"""Who shares the device: tasks that were tried before are done alone."""
+"""Who shares the device: tasks that were tried before, or compare, are done alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from imageloom.task_types.training.spec import NAME as TRAINING
 
 
 class Room:
-    """Lets first attempts in together, and every later one when nobody else is there."""
+    """Lets first attempts in together; every later one, and what makes an output again, when nobody
+    else is there.
+    """
 
     def __init__(self) -> None:
         self._inside = 0
@@ -28,7 +30,8 @@ class Room:
         if claim.task.type == TRAINING:
             yield False
             return
-        alone = claim.attempt - claim.task.interruptions > 1
+        tried = claim.attempt - claim.task.interruptions > 1
+        alone = tried or claim.task.reproduces is not None
         async with self._changed:
             self._waiting += alone
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from imageloom.api.auth import Reader, Writer
 from imageloom.api.bodies import idempotency_use, read_json_object, refuse_query
@@ -18,10 +18,12 @@ from imageloom.core import cancel as core_cancel
 from imageloom.core import cleanup as core_cleanup
 from imageloom.core import read
 from imageloom.core.prepare import prepare_request
+from imageloom.core.reproduce import reproduce
 from imageloom.core.submit import submit
 from imageloom.domain.errors import InvalidParams, NotFound
 from imageloom.domain.tasks import Status, Task
 from imageloom.store.tasks import Filter, SortField
+from imageloom.task_types.parsing import parse_params
 from imageloom.task_types.registry import TASK_TYPES, get_task_type
 from imageloom.task_types.spec import TaskType, input_urls
 
@@ -86,7 +88,8 @@ def tasks_router() -> APIRouter:
             page=query.page,
             page_size=query.page_size,
         )
-        return query.view([task_view(task, context.urls) for task in items], total)
+        views = [task_view(task, context.urls, receipts=False) for task in items]
+        return query.view(views, total)
 
     @both_slashes(
         router.get,
@@ -133,7 +136,42 @@ def tasks_router() -> APIRouter:
         task = await core_cleanup.cleanup(context.services, task_id, tenant=tenant)
         return task_view(task, context.urls)
 
+    @both_slashes(
+        router.post,
+        "/{task_id}/reproduce",
+        status_code=201,
+        operation_id="reproduce_output",
+        summary="Make an output of a generation again, alone, and compare",
+        responses={
+            201: {"links": _LINKS},
+            **errors_of(401, 403, 404, 409, 410, 413, 415, 422, 503),
+        },
+        openapi_extra=json_body(ReproduceBody.model_json_schema(), example={"output": 0}),
+    )
+    async def reproduce_output(
+        task_id: str, request: Request, context: InContext, tenant: Writer
+    ) -> TaskView:
+        refuse_query(request)
+        body = await read_json_object(request)
+        asked = parse_params(ReproduceBody, body)
+        task = await reproduce(
+            context.services,
+            task_id,
+            output=asked.output,
+            tenant=tenant,
+            idempotency_use=idempotency_use(request, route=f"tasks/{task_id}/reproduce", body=body),
+        )
+        return task_view(task, context.urls)
+
     return router
+
+
+class ReproduceBody(BaseModel):
+    """Which output of the task is made again."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    output: int = Field(ge=0, description="Its index among the task's outputs")
 
 
 class ListQuery(SpanQuery):

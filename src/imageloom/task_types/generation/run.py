@@ -72,11 +72,11 @@ class RowUnits(Drawing):
 
     def finish(self, row: Row) -> bool:
         """Decode and deliver a row that is done; True when it was the last."""
-        picture = self.denoiser.finish(row)
+        picture, setup = self.denoiser.finish(row), self.denoiser.setup(row)
         self.rows.remove(row)
         self._finished += 1
         self._attempt.deliver(
-            index=self._work.seeds.index(row.seed), picture=picture, seed=row.seed
+            index=self._work.seeds.index(row.seed), picture=picture, seed=row.seed, setup=setup
         )
         return self._finished == len(self._work.seeds)
 
@@ -103,6 +103,8 @@ class StockUnits:
             seed=seed,
             between_steps=lambda done: self._attempt.between_steps((self._index + done) / total),
         )
-        self._attempt.deliver(index=self._index, picture=picture, seed=seed)
+        self._attempt.deliver(
+            index=self._index, picture=picture, seed=seed, setup=self._pipeline.setup()
+        )
         self._index += 1
         return self._index == total

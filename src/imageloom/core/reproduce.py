@@ -1,0 +1,47 @@
+"""Reproduce: make one output of a task again, alone, and compare it with the first."""
+
+from __future__ import annotations
+
+from imageloom.core.idempotency import Idempotency
+from imageloom.core.read import get_output, get_task
+from imageloom.core.services import Services
+from imageloom.core.submit import submit
+from imageloom.domain.errors import Conflict, InvalidParams
+from imageloom.domain.receipts import OutputRef
+from imageloom.domain.tasks import Task
+from imageloom.task_types.registry import get_task_type
+
+
+async def reproduce(
+    services: Services,
+    task_id: str,
+    *,
+    output: int,
+    tenant: str,
+    idempotency_use: Idempotency | None = None,
+) -> Task:
+    """Return a new pending task that draws that output of a completed task once more.
+
+    It has the parameters of the first but for one picture of the output's own seed, and the device
+    to itself. What it makes says how the two compare.
+    Raises: NotFound; Conflict where the task is not completed or does not draw from seeds; Gone
+    after its outputs were deleted; InvalidParams where it has no such output; IdempotencyMismatch.
+    """
+    task = await get_task(services, task_id, tenant=tenant)
+    if not get_task_type(task.type).draws_rows:
+        raise Conflict(f"a {task.type} does not draw from a seed; only generations are reproduced")
+    images = (await get_output(services, task_id, tenant=tenant)).images
+    if output >= len(images):
+        raise InvalidParams(
+            f"output: {output} is not there; the task has outputs 0 to {len(images) - 1}",
+            param="output",
+        )
+    return await submit(
+        services,
+        tenant=tenant,
+        task_type=task.type,
+        params={**task.params, "seed": images[output].seed, "num_outputs": 1},
+        inputs=task.inputs,
+        reproduces=OutputRef(task_id=task_id, output=output),
+        idempotency_use=idempotency_use,
+    )

@@ -37,6 +37,7 @@ GENERATION = frozenset(
         "guidance_scale",
         "scheduler",
         "determinism",
+        "preview_every",
         "width",
         "height",
         "seed",

@@ -87,6 +87,9 @@ MISSING = object()  # stands for a field that is left out
         ("scheduler", "magic"),
         ("scheduler", "flow-euler"),  # for models that predict a flow
         ("scheduler", 1),
+        ("preview_every", 0),
+        ("preview_every", 101),
+        ("preview_every", True),
         ("determinism", "always"),
         ("output_format", "gif"),
         ("output_format", "JPEG"),
@@ -169,6 +172,7 @@ async def test_unknown_field_is_refused_with_a_suggestion(shared_api: httpx.Asyn
             "num_outputs",
         ),
         ({"strength": 0.5}, "invalid_params", "strength"),
+        ({"preview_every": 5, "model": "z-image-turbo"}, "invalid_params", "preview_every"),
         ({"model": "no-such-model"}, "unknown_model", "model"),
         ({"loras": [ADAPTER]}, "unknown_model", "loras.0.name"),
         ({"loras": [{"name": "../../etc/passwd"}]}, "unknown_model", "loras.0.name"),

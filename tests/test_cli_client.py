@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image as PillowImage
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -276,6 +277,35 @@ def test_bar_shows_queue_progress_and_downloads(server: FakeServer, tmp_path: Pa
         task.download(tmp_path, progress=bar.downloaded)
         remember()
     assert seen == ["queued, 3 ahead 0", "running 50% 50", "completed 100", "downloaded 1 of 1 100"]
+
+
+def test_bar_draws_the_newest_preview_where_colours_allow(
+    server: FakeServer,
+) -> None:
+    asked: list[str] = []
+    picture = io.BytesIO()
+    PillowImage.new("RGB", (16, 16), "red").save(picture, "JPEG")
+
+    def fetch(url: str) -> bytes:
+        asked.append(url)
+        return picture.getvalue()
+
+    task = server.client().generate("a dress", preview_every=5)
+    task.raw["previews"] = [
+        {"index": index, "step": 5 * (index + 1), "steps": 20, "url": f"https://cdn.test/{index}"}
+        for index in range(2)
+    ]
+    task.raw["status"] = "running"
+    for colours, drawn in (("256", []), ("truecolor", ["https://cdn.test/1"])):
+        console = Console(
+            file=Terminal(), force_terminal=True, width=80, height=40, color_system=colours
+        )
+        with _display._Progress(console=console) as progress:
+            bar = _display.Bar(progress, fetch=fetch)
+            bar.task(task)
+            bar.task(task)  # the same preview again is not fetched again
+            assert asked == drawn
+            assert (progress.picture is not None) == bool(drawn)
 
 
 def test_display_fits_where_it_goes(monkeypatch: pytest.MonkeyPatch) -> None:

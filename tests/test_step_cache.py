@@ -189,6 +189,7 @@ def test_a_task_without_a_seed_asks_for_the_same_pictures_again() -> None:
     asked = [cache_base(kind, {"seed": s}, {"prompt": "x", "seed": s}) for s in (1, 2)]
     assert drawn[0] == drawn[1]
     assert len({drawn[0], *asked}) == 3
+    assert cache_base(kind, {}, {"prompt": "x", "seed": 1, "preview_every": 5}) == drawn[0]
 
 
 def test_the_code_that_makes_pictures_has_a_version_of_its_own() -> None:

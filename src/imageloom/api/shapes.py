@@ -22,7 +22,7 @@ from imageloom.domain.adapters import Adapter
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.receipts import Receipt
 from imageloom.domain.sources import OUTPUT_SCHEME
-from imageloom.domain.tasks import Output, OutputImage, Task
+from imageloom.domain.tasks import Output, OutputImage, Preview, Task
 from imageloom.domain.workflow import Step, StepStatus, candidates_of, current_step
 from imageloom.store.files import File
 from imageloom.store.workers import Worker
@@ -136,6 +136,17 @@ class ErrorDetailView(BaseModel):
     param: str | None = None
 
 
+class PreviewView(BaseModel):
+    """What output `index` may become, seen after `step` of its `steps`; `url` works until then."""
+
+    index: int
+    step: int
+    steps: int
+    url: str
+    width: int
+    height: int
+
+
 class PlaceView(BaseModel):
     """Where a task stands in a workflow. `item` is which picture of its step it makes."""
 
@@ -162,6 +173,9 @@ class TaskView(BaseModel):
     error: str | None = None
     error_detail: ErrorDetailView | None = None
     workflow: PlaceView | None = None
+    previews: list[PreviewView] | None = Field(
+        None, description="While it runs and was asked for `preview_every`"
+    )
     reproduces: OutputRefView | None = Field(None, description="The output that it makes again")
 
 
@@ -358,6 +372,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         if detail
         else None,
         workflow=_place(task),
+        previews=[_preview_view(preview, urls) for preview in task.previews] or None,
         reproduces=OutputRefView(**asdict(task.reproduces)) if task.reproduces else None,
     )
 
@@ -388,6 +403,11 @@ def image_view(image: OutputImage, urls: Urls, *, receipt: Receipt | None = None
         confidence=image.confidence,
         receipt=ReceiptView(sha256=image.sha256, **asdict(receipt)) if receipt else None,
     )
+
+
+def _preview_view(preview: Preview, urls: Urls) -> PreviewView:
+    told = asdict(preview)
+    return PreviewView(url=urls.output(told.pop("key")), **told)
 
 
 def workflow_view(state: WorkflowState, urls: Urls) -> WorkflowView:

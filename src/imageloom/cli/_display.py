@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from imageloom.cli._client import note, one_line
-from imageloom.client import Task
+from imageloom.cli._thumbnail import fetch, rows_for, thumbnail
+from imageloom.client import Preview, Task
 
 
 class Display(Protocol):
@@ -54,8 +56,13 @@ class Lines:
 class Bar:
     """One bar: queued, then running with its percentage, then the downloads."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(
+        self, progress: _Progress, *, fetch: Callable[[str], bytes | None] = fetch
+    ) -> None:
+        """`fetch` returns the bytes behind the URL of a preview."""
         self._progress = progress
+        self._fetch = fetch
+        self._previewed = ""
         self._bar = progress.add_task("submitting", total=None)
 
     def task(self, task: Task) -> None:
@@ -70,6 +77,7 @@ class Bar:
                 self._progress.update(
                     self._bar, description=text, total=1.0, completed=task.progress
                 )
+                self._preview(task.previews)
             case status:
                 text = escape(one_line(status))
                 self._progress.update(
@@ -80,6 +88,31 @@ class Bar:
         """Show how many files are written."""
         text = f"downloaded {count} of {total}"
         self._progress.update(self._bar, description=text, total=total, completed=count)
+
+    def _preview(self, previews: Sequence[Preview]) -> None:
+        """Draw the newest preview above the bar, where the terminal can show it."""
+        newest = max(previews, key=lambda preview: preview.step, default=None)
+        rows = rows_for(self._progress.console)
+        if newest is None or newest.url == self._previewed or not rows:
+            return
+        self._previewed = newest.url
+        data = self._fetch(newest.url)
+        if data is not None:
+            self._progress.picture = thumbnail(
+                data, rows=rows, columns=self._progress.console.width
+            )
+
+
+class _Progress(Progress):
+    """Bars, and a picture above them."""
+
+    picture: Text | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """Return what is drawn, from the top down."""
+        if self.picture is not None:
+            yield self.picture
+        yield from super().get_renderables()
 
 
 @contextmanager
@@ -103,5 +136,5 @@ def bar_on(console: Console) -> Iterator[Bar]:
         BarColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with _Progress(*columns, console=console, transient=True) as progress:
         yield Bar(progress)

@@ -58,6 +58,9 @@ def generate(
     exact: Annotated[
         bool, typer.Option("--exact", help="The same bytes whatever is drawn beside, on a GPU too.")
     ] = False,
+    preview_every: Annotated[
+        int | None, typer.Option(min=1, help="Show what it becomes, after so many steps.")
+    ] = None,
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
@@ -92,6 +95,7 @@ def generate(
             model=model,
             loras=loras or None,
             determinism="exact" if exact else None,
+            preview_every=preview_every,
             output_format=output_format,
         )
         carry_through(task, wait=wait, folder=out, timeout=timeout, as_json=as_json)

@@ -278,6 +278,7 @@ class AsyncClient:
         model: str | None = None,
         loras: Loras | None = None,
         determinism: str | None = None,
+        preview_every: int | None = None,
         output_format: str | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncTask:
@@ -285,7 +286,8 @@ class AsyncClient:
 
         `image` is a URL, or a local file or bytes, which are uploaded first; with one it is image
         to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. What is
-        not given is the server's to choose. Calling again under the same `idempotency_key` with
+        not given is the server's to choose. With `preview_every` a running task has `previews`, new
+        ones after so many denoising steps. Calling again under the same `idempotency_key` with
         the same arguments returns the first task instead of making another.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when `image` cannot be read.
@@ -315,6 +317,7 @@ class AsyncClient:
             model=model,
             loras=loras,
             determinism=determinism,
+            preview_every=preview_every,
             output_format=output_format,
         )
         return await self._connection.call(

@@ -36,6 +36,16 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What the picture `index` may become, seen after `step` of its `steps`, while it is made."""
+
+    url: str
+    index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reproduction:
     """How an output that was made again compares with the first.
 
@@ -201,6 +211,14 @@ class TaskData:
     def output(self) -> Output | None:
         """What the task made; None while it has made nothing."""
         return output_from(self.raw.get("output"))
+
+    @property
+    def previews(self) -> list[Preview]:
+        """What the pictures may become, while the task runs and was asked for previews."""
+        return [
+            Preview(url=each["url"], index=each["index"], step=each["step"], steps=each["steps"])
+            for each in self.raw.get("previews") or ()
+        ]
 
     @property
     def created_at(self) -> datetime | None:

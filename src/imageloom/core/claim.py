@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
 from imageloom.core.submit import enqueue
-from imageloom.domain.tasks import Claim, Lost
+from imageloom.domain.tasks import Claim, Lost, Preview
 from imageloom.store import tasks
 from imageloom.store.pool import transaction
 
@@ -34,6 +36,14 @@ async def hand_back(services: Services, task_id: str, *, job_id: int) -> None:
         if task is None or task.status.terminal or task.job_id != job_id:
             return
         await enqueue(conn, services.queue, [task])
+
+
+async def note_previews(services: Services, claim: Claim, previews: Sequence[Preview]) -> bool:
+    """Name the stored previews of an attempt; False where it is no longer this worker's."""
+    async with transaction(services.pool) as conn:
+        return await tasks.write_previews(
+            conn, claim.task.id, attempt=claim.attempt, previews=previews
+        )
 
 
 async def note_progress(services: Services, claim: Claim, progress: float) -> bool:

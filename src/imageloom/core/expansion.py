@@ -115,7 +115,8 @@ def cache_base(task_type: TaskType, body: Mapping[str, Any], params: Mapping[str
 
     Two tasks without a seed of their own count as asking for the same pictures.
     """
-    kept = {name: value for name, value in params.items() if name not in task_type.url_fields}
+    apart = {*task_type.url_fields, *task_type.asides}
+    kept = {name: value for name, value in params.items() if name not in apart}
     if "seed" in kept and body.get("seed") is None:
         kept["seed"] = None
     asked = msgspec.json.encode([task_type.name, kept], order="sorted")

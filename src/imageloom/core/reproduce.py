@@ -36,11 +36,12 @@ async def reproduce(
             f"output: {output} is not there; the task has outputs 0 to {len(images) - 1}",
             param="output",
         )
+    kept = {name: value for name, value in task.params.items() if name != "preview_every"}
     return await submit(
         services,
         tenant=tenant,
         task_type=task.type,
-        params={**task.params, "seed": images[output].seed, "num_outputs": 1},
+        params={**kept, "seed": images[output].seed, "num_outputs": 1},
         inputs=task.inputs,
         reproduces=OutputRef(task_id=task_id, output=output),
         idempotency_use=idempotency_use,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from imageloom.device.link import Link
 from imageloom.domain.messages import Checkpoint, Progress, Setup, TrainingStep
 from imageloom.domain.messages import Picture as PictureMessage
+from imageloom.domain.messages import Preview as PreviewMessage
 from imageloom.images import Picture
 from imageloom.runtime.units import Dropped
 
@@ -26,6 +27,20 @@ class LinkedAttempt:
             raise Dropped(self.key)
         self._link.send(Progress(key=self.key, value=progress))
         self._share()
+
+    def preview(self, *, index: int, step: int, steps: int, picture: Picture) -> None:
+        """Show the parent what a picture may become, after `step` of its `steps`."""
+        self._link.send(
+            PreviewMessage(
+                key=self.key,
+                index=index,
+                step=step,
+                steps=steps,
+                width=picture.width,
+                height=picture.height,
+                rgb=picture.rgb,
+            )
+        )
 
     def deliver(
         self,

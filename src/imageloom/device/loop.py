@@ -186,7 +186,7 @@ class DeviceLoop:
             if errors:
                 self._end(live, _described(live.attempt.key, errors[0]))
             else:
-                self._attend(live, partial(_finish, units, rows))
+                self._attend(live, partial(_attend_rows, units, rows))
         return served
 
     def _unit(self, live: _Live) -> None:
@@ -259,8 +259,10 @@ def _draws(live: _Live) -> bool:
     )
 
 
-def _finish(units: Drawing, rows: Sequence[Row]) -> bool:
-    """Finish the rows that are done; True when the attempt is."""
+def _attend_rows(units: Drawing, rows: Sequence[Row]) -> bool:
+    """Show the rows of which there is news, and finish those that are done; True at the last."""
+    for row in rows:
+        units.preview(row)
     return any(units.finish(row) for row in rows if row.done)
 
 

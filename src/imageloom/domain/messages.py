@@ -100,6 +100,18 @@ class Picture(_Message, frozen=True, kw_only=True, tag="picture"):
     setup: Setup | None = None
 
 
+class Preview(_Message, frozen=True, kw_only=True, tag="preview"):
+    """Device to parent: what a picture may become, seen after `step` of its `steps`; RGB."""
+
+    key: str
+    index: int
+    step: int
+    steps: int
+    width: int
+    height: int
+    rgb: bytes
+
+
 class TrainingStep(_Message, frozen=True, kw_only=True, tag="training_step"):
     """Device to parent: one optimiser step of a training; `step` counts from 1 to `steps`."""
 
@@ -159,7 +171,16 @@ class Residents(_Message, frozen=True, kw_only=True, tag="residents"):
 
 ToDevice = Run | Cancel | Save
 ToParent = (
-    Ready | Progress | Picture | TrainingStep | Checkpoint | Done | Stopped | Errored | Residents
+    Ready
+    | Progress
+    | Preview
+    | Picture
+    | TrainingStep
+    | Checkpoint
+    | Done
+    | Stopped
+    | Errored
+    | Residents
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -56,6 +56,21 @@ class OutputImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """What output `index` may become, seen after `step` of its `steps`, while it is made.
+
+    `width` and `height` are those of the preview, in pixels.
+    """
+
+    index: int
+    step: int
+    steps: int
+    key: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterFile:
     """An adapter that a training made after `step` steps, published or not."""
 
@@ -105,7 +120,7 @@ class Task:
     A task of a workflow knows its run, its step by position and name, and which item of the step it
     makes.
     `cache_base` is the part of its cache key that is known before its inputs are read.
-    `reproduces` is the output that it makes again.
+    `reproduces` is the output that it makes again, `previews` are of a running attempt.
     """
 
     id: str
@@ -136,6 +151,7 @@ class Task:
     backoff_seconds: float | None
     cache_base: str | None
     reproduces: OutputRef | None
+    previews: tuple[Preview, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

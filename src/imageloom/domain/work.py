@@ -34,7 +34,8 @@ class GenerationWork(msgspec.Struct, frozen=True, kw_only=True):
     """What the device needs for one generation task. `width` and `height` are what it draws.
 
     `scheduler` is one of `domain.schedulers`, None for the model's own. With `exact`, a picture has
-    the same bits whatever else is drawn beside it.
+    the same bits whatever else is drawn beside it. After every `preview_every` steps a small
+    picture of each is told, None for never.
     """
 
     model: Model
@@ -50,6 +51,7 @@ class GenerationWork(msgspec.Struct, frozen=True, kw_only=True):
     loras: tuple[LoraUse, ...] = ()
     scheduler: str | None = None
     exact: bool = False
+    preview_every: int | None = None
 
 
 class ProcessingWork(msgspec.Struct, frozen=True, kw_only=True):

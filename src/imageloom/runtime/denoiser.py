@@ -30,6 +30,7 @@ from imageloom.runtime.adapter_use import (
 from imageloom.runtime.families import Family, Lane, Prompt, Start, open_family
 from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
+from imageloom.runtime.previews import ColourMap, estimate
 from imageloom.runtime.rows import Row
 from imageloom.runtime.schedulers import make_scheduler, step_options
 from imageloom.runtime.setup import setup_of
@@ -74,6 +75,7 @@ class Denoiser:
         self._prompts: OrderedDict[tuple[object, ...], Prompt] = OrderedDict()
         self._base_bytes = module_bytes(pipeline)
         self._most_rows: dict[object, int] = {}
+        self._colours: ColourMap | None = None
 
     @property
     def weight_bytes(self) -> int:
@@ -125,6 +127,7 @@ class Denoiser:
                 latents=latents.contiguous(),
                 adapters=acting,
                 exact=exact,
+                preview_every=work.preview_every,
             )
 
     def most_rows(self, row: Row) -> int | None:
@@ -170,6 +173,20 @@ class Denoiser:
     def finish(self, row: Row) -> Picture:
         """Return the picture of a row that is done; decoded alone, for its bits."""
         return self._family.decode(row.latents, size=row.size)
+
+    def preview(self, row: Row) -> Picture | None:
+        """Return what a row may become, a pixel for each latent; None where there is no news."""
+        if row.estimate is None:
+            return None
+        family = self._family
+        latents, row.estimate = family.unpacked(row.estimate, size=row.size), None
+        if self._colours is None:
+            self._colours = ColourMap.fitted(
+                lambda drawn, size: family.decode(family.packed(drawn), size=size),
+                like=latents,
+                factor=row.size[0] // latents.shape[-1],
+            )
+        return self._colours.picture(latents)
 
     def setup(self, row: Row) -> Setup:
         """Return how a row is drawn."""
@@ -230,6 +247,9 @@ def _advance(row: Row, answer: Tensor) -> None:
         answer = without + row.guidance_scale * (prompted - without)
     else:
         answer = answer[:1]
+    if row.preview_due:
+        seen = _scaled(row)[:1]
+        row.estimate = estimate(row.scheduler, seen, answer, row.timesteps[row.position])
     row.latents = row.scheduler.step(
         answer,
         row.timesteps[row.position],

@@ -17,7 +17,8 @@ class Row:
 
     `lanes` are its entries in a forward pass: without and with the prompt where it is `guided`. One
     without guidance has one lane, or that one twice where it is `exact` (see `invariance`).
-    `timesteps` are all that it goes through, `position` the index of the next.
+    `timesteps` are all that it goes through, `position` the index of the next. After every
+    `preview_every` steps, `estimate` is what it may become, until somebody has looked.
     """
 
     seed: int
@@ -31,12 +32,21 @@ class Row:
     latents: Tensor
     adapters: AdapterSet | None
     exact: bool
+    preview_every: int | None = None
     position: int = 0
+    estimate: Tensor | None = None
 
     @property
     def done(self) -> bool:
         """Whether every denoising step is behind it."""
         return self.position == len(self.timesteps)
+
+    @property
+    def preview_due(self) -> bool:
+        """Whether its next step leaves an estimate; the last leaves the picture itself."""
+        if self.preview_every is None or self.remaining == 1:
+            return False
+        return (self.position + 1) % self.preview_every == 0
 
     @property
     def remaining(self) -> int:

@@ -75,6 +75,10 @@ class Drawing(ABC):
         """Begin the next row; never the last unit."""
 
     @abstractmethod
+    def preview(self, row: Row) -> None:
+        """Show what a row may become, where its last step left an estimate."""
+
+    @abstractmethod
     def finish(self, row: Row) -> bool:
         """Decode and deliver a row that is done; True when it was the last."""
 
@@ -101,6 +105,10 @@ class Attempt(Protocol):
 
     def between_steps(self, progress: float) -> None:
         """Report progress, 0 to 1, and leave if the parent wants so. Raises: Dropped."""
+        ...
+
+    def preview(self, *, index: int, step: int, steps: int, picture: Picture) -> None:
+        """Show the parent what a picture may become, after `step` of its `steps`."""
         ...
 
     def deliver(

@@ -23,6 +23,11 @@ def output_key(task_id: str, attempt: int, index: int, suffix: str) -> str:
     return _join("outputs", task_id, str(attempt), f"{index}.{suffix}")
 
 
+def preview_key(task_id: str, attempt: int, index: int, step: int) -> str:
+    """Return where a preview of output `index` is, seen after so many steps."""
+    return _join("outputs", task_id, str(attempt), f"preview-{index}-{step}.jpg")
+
+
 def output_prefix(task_id: str) -> str:
     """Return the folder of everything that a task made, in all its attempts."""
     return _join("outputs", task_id)

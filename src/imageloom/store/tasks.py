@@ -18,6 +18,7 @@ from imageloom.domain.tasks import (
     NewTask,
     Output,
     OutputImage,
+    Preview,
     Status,
     Task,
 )
@@ -38,7 +39,7 @@ _COLUMNS = sql.SQL(
     "id, tenant, type, status, params, inputs, priority, attempt, interruptions, max_attempts,"
     " worker, job_id, progress, output, error, error_detail,"
     " created_at, started_at, completed_at, cleaned_at,"
-    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces"
+    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces, previews"
 )
 
 
@@ -220,7 +221,7 @@ async def start_attempt(conn: Connection, task_id: str, *, job_id: int, worker: 
     """
     query = sql.SQL(
         "update task set status = 'running', attempt = attempt + 1, worker = %(worker)s,"
-        " progress = 0, started_at = clock_timestamp()"
+        " progress = 0, previews = null, started_at = clock_timestamp()"
         " where id = %(id)s and job_id = %(job_id)s and status in ('pending', 'running')"
         " and attempt - interruptions < max_attempts returning {columns}"
     ).format(columns=_COLUMNS)
@@ -239,6 +240,22 @@ async def write_progress(conn: Connection, task_id: str, *, attempt: int, progre
     return cursor.rowcount == 1
 
 
+async def write_previews(
+    conn: Connection, task_id: str, *, attempt: int, previews: Sequence[Preview]
+) -> bool:
+    """Name the previews of a running attempt; False where the attempt is no longer that one."""
+    cursor = await conn.execute(
+        "update task set previews = %(previews)s"
+        " where id = %(id)s and status = 'running' and attempt = %(attempt)s",
+        {
+            "id": task_id,
+            "attempt": attempt,
+            "previews": Jsonb([asdict(preview) for preview in previews]),
+        },
+    )
+    return cursor.rowcount == 1
+
+
 async def write_decision(
     conn: Connection, task_id: str, *, attempt: int, decision: Decision, job_id: int | None
 ) -> Task | None:
@@ -249,7 +266,7 @@ async def write_decision(
     """
     query = sql.SQL(
         "update task set status = %(status)s, output = %(output)s, error = %(error)s,"
-        " error_detail = %(error_detail)s, job_id = %(job_id)s, worker = null,"
+        " error_detail = %(error_detail)s, job_id = %(job_id)s, worker = null, previews = null,"
         " interruptions = interruptions + %(interruption)s,"
         " progress = case %(status)s when 'completed' then 1 when 'pending' then 0"
         " else progress end,"
@@ -399,6 +416,7 @@ def _task(row: dict[str, Any]) -> Task:
             "status": Status(row["status"]),
             "output": _output(row["output"]) if row["output"] is not None else None,
             "error_detail": ErrorDetail(**detail) if detail is not None else None,
+            "previews": tuple(Preview(**each) for each in row["previews"] or ()),
             "reproduces": OutputRef(**row["reproduces"]) if row["reproduces"] else None,
         }
     )

@@ -69,6 +69,11 @@ class TaskType(Protocol):
         ...
 
     @property
+    def asides(self) -> tuple[str, ...]:
+        """The parameters that do not change what a task makes."""
+        ...
+
+    @property
     def transparency(self) -> Transparency:
         """Whether inputs keep their transparency or lie on white."""
         ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
 
-from imageloom.core.claim import note_progress
+from imageloom.core.claim import note_previews, note_progress
 from imageloom.core.models import get_model
 from imageloom.core.services import Services
 from imageloom.core.settle import settle
@@ -22,6 +23,7 @@ from imageloom.domain.errors import (
 )
 from imageloom.domain.messages import Done, Errored, Progress, Run
 from imageloom.domain.messages import Picture as PictureMessage
+from imageloom.domain.messages import Preview as PreviewMessage
 from imageloom.domain.receipts import Receipt
 from imageloom.domain.tasks import (
     Claim,
@@ -31,6 +33,7 @@ from imageloom.domain.tasks import (
     Outcome,
     Output,
     OutputImage,
+    Preview,
 )
 from imageloom.fetch import Fetcher
 from imageloom.images import Encoded, Picture, encode_picture, resize_picture
@@ -45,6 +48,7 @@ from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
 from imageloom.worker.patience import outlast
+from imageloom.worker.previews import PreviewWriter
 from imageloom.worker.progress import ProgressWriter
 from imageloom.worker.receipts import Receipts
 from imageloom.worker.reproduction import compared
@@ -123,7 +127,13 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
     async def write(progress: float) -> bool:
         return await note_progress(services, claim, progress)
 
-    async with ProgressWriter(write) as progress:
+    async def show(found: Sequence[Preview]) -> bool:
+        return await note_previews(services, claim, found)
+
+    async with (
+        ProgressWriter(write) as progress,
+        PreviewWriter(services.storage, claim, show) as previews,
+    ):
         cache_key = None
         if task.cache_base is not None and len(parts) == 1:
             cache_key = await key_of(
@@ -154,6 +164,7 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
                 parts=len(parts),
                 progress=progress,
                 alone=alone,
+                previews=previews,
                 receipts=receipts,
             )
             drawn += await _draw(tools, claim, work, span)
@@ -184,6 +195,7 @@ class _Span:
     part: int
     parts: int
     progress: ProgressWriter
+    previews: PreviewWriter
     alone: bool
     receipts: Receipts | None
 
@@ -211,6 +223,8 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
                 match message:
                     case Progress(value=value):
                         span.note(value)
+                    case PreviewMessage(index=index):
+                        span.previews.note(message, index=span.first + index)
                     case PictureMessage(index=index):
                         keeping = _keep(tools, claim, work, message, span)
                         storing[index] = asyncio.create_task(keeping)

@@ -82,6 +82,14 @@ class Family(Protocol):
         """Return the network's answer [n, ...] to latents [n, ...] at timesteps [n]."""
         ...
 
+    def packed(self, latents: Tensor) -> Tensor:
+        """Return latents [n, c, h, w] as the network has them."""
+        ...
+
+    def unpacked(self, latents: Tensor, *, size: tuple[int, int]) -> Tensor:
+        """Undo `packed`; `size` is the picture's, in pixels."""
+        ...
+
     def decode(self, latents: Tensor, *, size: tuple[int, int]) -> Picture:
         """Return the picture of finished latents [1, ...]; `size` in pixels."""
         ...

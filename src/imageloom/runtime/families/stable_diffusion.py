@@ -96,6 +96,12 @@ class StableDiffusion:
         )[0]
         return answer
 
+    def packed(self, latents: Tensor) -> Tensor:
+        return latents
+
+    def unpacked(self, latents: Tensor, *, size: tuple[int, int]) -> Tensor:
+        return latents
+
     def decode(self, latents: Tensor, *, size: tuple[int, int]) -> Picture:
         pipeline, vae = self._pipeline, self._pipeline.vae
         upcast = self._xl and vae.dtype == torch.float16 and vae.config.force_upcast

@@ -70,6 +70,17 @@ class RowUnits(Drawing):
         self._begun += 1
         return False
 
+    def preview(self, row: Row) -> None:
+        """Show what a row may become, where its last step left an estimate."""
+        picture = self.denoiser.preview(row)
+        if picture is not None:
+            self._attempt.preview(
+                index=self._work.seeds.index(row.seed),
+                step=row.position,
+                steps=len(row.timesteps),
+                picture=picture,
+            )
+
     def finish(self, row: Row) -> bool:
         """Decode and deliver a row that is done; True when it was the last."""
         picture, setup = self.denoiser.finish(row), self.denoiser.setup(row)

@@ -19,6 +19,8 @@ from imageloom.settings import Limits
 from imageloom.task_types.parsing import parse_params
 from imageloom.task_types.spec import Work, input_urls
 
+# Parameters that a task keeps only where they were given.
+_LEFT_OUT: Final = ("loras", "scheduler", "preview_every")
 SIDE_STEP: Final = 8  # the VAE of every family halves the sides three times
 Side = Annotated[int, Field(ge=64, le=2048, multiple_of=SIDE_STEP)]
 Prompt = Annotated[str, StringConstraints(max_length=4000)]
@@ -78,6 +80,9 @@ class GenerationParams(BaseModel):
         description="exact: the same bytes whatever is drawn beside it; default: on a GPU within "
         "1/255 of that, and faster",
     )
+    preview_every: int | None = Field(
+        None, ge=1, le=100, description="Show a small preview of each picture after so many steps"
+    )
     output_format: Literal["jpeg", "png", "webp"] = "jpeg"
 
 
@@ -95,6 +100,7 @@ class Generation:
         "guidance_scale": 7.5,
     }
     url_fields = ("input_image_url",)
+    asides: tuple[str, ...] = ("preview_every",)
     transparency: Transparency = "flatten"
 
     def schema(self) -> dict[str, Any]:
@@ -140,8 +146,8 @@ class Generation:
             }
         )
         _check_limits(full, model, limits)
-        _check_scheduler(full, model)
-        left_out = {name for name in ("loras", "scheduler") if not getattr(full, name)}
+        _check_family(full, model)
+        left_out = {name for name in _LEFT_OUT if not getattr(full, name)}
         if full.determinism == "default":
             left_out.add("determinism")
         return full.model_dump(mode="json", exclude=left_out)
@@ -186,6 +192,7 @@ class Generation:
             loras=loras,
             scheduler=params.get("scheduler"),
             exact=params.get("determinism") == "exact",
+            preview_every=params.get("preview_every"),
         )
         return Work(
             message=msgspec.msgpack.encode(work),
@@ -261,8 +268,14 @@ def _check_limits(params: GenerationParams, model: Model, limits: Limits) -> Non
         )
 
 
-def _check_scheduler(params: GenerationParams, model: Model) -> None:
+def _check_family(params: GenerationParams, model: Model) -> None:
+    """Refuse what is only for models whose steps are ours."""
     known = schedulers_of(model.family)
+    if params.preview_every is not None and not known:
+        raise InvalidParams(
+            f"preview_every: the model {model.name!r} shows no previews; leave it out",
+            param="preview_every",
+        )
     if params.scheduler is None or params.scheduler in known:
         return
     use = f"use one of {', '.join(known)}, or leave it out" if known else "leave it out"

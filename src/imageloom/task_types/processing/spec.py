@@ -33,6 +33,7 @@ class Processing:
         "input_image_url": "https://example.com/dress.jpg",
     }
     url_fields = ("input_image_url", "input_image_urls", _BACKGROUND)
+    asides: tuple[str, ...] = ()
     transparency: Transparency = "keep"
 
     def schema(self) -> dict[str, Any]:

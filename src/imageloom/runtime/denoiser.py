@@ -198,12 +198,8 @@ class Denoiser:
             prompt = self._prompt(work.prompt, key)
             prompts = [prompt]
             if self._family.uses_guidance(work.guidance_scale):
-                without = (
-                    self._family.no_prompt(prompt)
-                    if work.negative_prompt is None
-                    else self._prompt(work.negative_prompt, key)
-                )
-                prompts.insert(0, without)
+                zeros = self._family.no_prompt(prompt) if work.negative_prompt is None else None
+                prompts.insert(0, zeros or self._prompt(work.negative_prompt or "", key))
         return tuple(
             self._family.lane(
                 each,

@@ -59,8 +59,11 @@ class Family(Protocol):
         """Return what the text encoders make of a text."""
         ...
 
-    def no_prompt(self, prompt: Prompt) -> Prompt:
-        """Return what guidance leads away from where no negative prompt is given."""
+    def no_prompt(self, prompt: Prompt) -> Prompt | None:
+        """Return what guidance leads away from without a negative prompt; None for the empty text.
+
+        Its tensors have the shapes of those of `prompt`.
+        """
         ...
 
     def uses_guidance(self, guidance_scale: float) -> bool:

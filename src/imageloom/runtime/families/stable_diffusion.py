@@ -39,14 +39,14 @@ class StableDiffusion:
         )
         return Prompt(tokens=found[0], pooled=found[2] if self._xl else None)
 
-    def no_prompt(self, prompt: Prompt) -> Prompt:
+    def no_prompt(self, prompt: Prompt) -> Prompt | None:
         if self._xl and self._pipeline.config.force_zeros_for_empty_prompt:
             pooled = prompt.pooled
             return Prompt(
                 tokens=torch.zeros_like(prompt.tokens),
                 pooled=None if pooled is None else torch.zeros_like(pooled),
             )
-        return self.encode_prompt("")
+        return None
 
     def uses_guidance(self, guidance_scale: float) -> bool:
         return guidance_scale > 1

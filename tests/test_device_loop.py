@@ -25,7 +25,7 @@ from imageloom.domain.messages import (
     ToParent,
 )
 from imageloom.domain.messages import Picture as PictureMessage
-from imageloom.domain.shares import Claimant, Shares
+from imageloom.domain.shares import Claimant, Ration, Shares
 from imageloom.domain.work import GenerationWork, LoraUse
 
 torch = pytest.importorskip("torch", reason="the worker's packages are not installed")
@@ -380,6 +380,36 @@ def test_who_had_too_much_does_not_shed_it_by_leaving() -> None:
     shares.charge("a", seconds=5, priority=0)
     shares.order([claimant("b")])
     assert shares.order(both) == ["b", "a"]
+
+
+def test_the_background_gets_its_share_and_what_it_does_alone_is_free() -> None:
+    ration, had = Ration(), {True: 0.0, False: 0.0}
+    for _ in range(1000):
+        background = ration.due
+        seconds = 3.0 if background else 1.0
+        had[background] += seconds
+        (ration.spend if background else ration.earn)(seconds, share=0.2)
+    assert 0.19 < had[True] / sum(had.values()) < 0.21
+    ration = Ration()
+    for _ in range(1000):
+        ration.earn(1.0, share=0.2)  # is not saved up for later
+    ration.spend(1.0, share=0.2)
+    assert not ration.due
+
+
+def test_a_tenant_does_not_pay_for_what_its_training_did_in_the_background() -> None:
+    link, clock = Script(), Ticks()
+    loop = DeviceLoop(link, Residency(choose_device("cpu", threads=1)), clock=clock)  # type: ignore[arg-type]
+    training = loop_module._Live(
+        run=msgspec.structs.replace(run("t/1"), background=True),
+        attempt=None,  # type: ignore[arg-type]
+    )
+    loop._live = [training]
+    loop._charge([training], since=-1000.0)
+    asked = [
+        Claimant(key=tenant, tenant=tenant, priority=0, remaining=9, waited=0) for tenant in "ab"
+    ]
+    assert loop._shares.order(asked) == ["a", "b"]
 
 
 def test_a_priority_makes_a_clock_go_slower() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections.abc import Callable
@@ -87,14 +88,14 @@ def residency() -> Residency:
     return made
 
 
-def drawing(*, seeds: tuple[int, ...]) -> Run:
+def drawing(*, seeds: tuple[int, ...], steps: int = 4) -> Run:
     work = GenerationWork(
         model=TINY,
         prompt="a red dress",
         negative_prompt=None,
         width=64,
         height=64,
-        steps=4,
+        steps=steps,
         guidance_scale=4.0,
         strength=0.5,
         seeds=seeds,
@@ -147,6 +148,25 @@ def units_after_checkpointed_step(heard: list[ToParent]) -> int:
         return 0
     last = max(index for index, each in enumerate(heard) if isinstance(each, TrainingStep))
     return sum(isinstance(message, Progress) for message in heard[last:])
+
+
+def test_a_training_gets_its_share_of_a_device_that_is_never_idle(
+    residency: Residency, training: Run
+) -> None:
+    clock = itertools.count()
+    shared = msgspec.structs.replace(training, share=0.25)
+    pictures = drawing(seeds=(1, 2), steps=40)
+    parent = Parent(shared, pictures, when=MOMENTS["in a training step"])
+    with pytest.raises(HungUp):
+        DeviceLoop(parent, residency, clock=lambda: next(clock)).run()
+    keys = [each.key for each in parent.heard if isinstance(each, Progress)]
+    first, last = keys.index(DRAWING), len(keys) - 1 - keys[::-1].index(DRAWING)
+    beside = keys[first : last + 1]
+    # Every unit takes one look at the clock: of 40 steps and two beginnings, a third as many.
+    assert 10 <= beside.count(TRAINING) <= 18
+    assert beside.count(DRAWING) >= 40
+    # Never two of its units at once.
+    assert f"{TRAINING} {TRAINING}" not in " ".join(beside)
 
 
 MOMENTS: dict[str, Callable[[list[ToParent]], bool]] = {

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     device_tasks: int = Field(
         8, ge=1, le=64, description="generations that share a worker's device, step by step"
     )
+    training_share: float = Field(
+        0.1, ge=0, le=0.9, description="of a device that is never idle, what a training gets"
+    )
     heartbeat_interval: float = Field(1.0, gt=0)
     lease_seconds: float = Field(
         8.0, gt=0, description="silence after which a worker's tasks are taken back"

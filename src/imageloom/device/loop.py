@@ -23,7 +23,7 @@ from imageloom.device.link import Link
 from imageloom.device.openers import open_units
 from imageloom.device.ticks import choose_rows, step_rows
 from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Save, Stopped
-from imageloom.domain.shares import Claimant, Shares
+from imageloom.domain.shares import Claimant, Ration, Shares
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.rows import Row
 from imageloom.runtime.units import Closable, Drawing, Dropped, Loading, Savable, Units
@@ -57,8 +57,8 @@ class _Live:
 class DeviceLoop:
     """Steps what was admitted until the parent hangs up, in the order of `domain.shares`.
 
-    What runs in the background, a training, is stepped only where nothing else is there, so that
-    it delays a picture by one of its steps at most.
+    What runs in the background, a training, is stepped where nothing else is there, so that it
+    delays a picture by one of its steps at most; on a device that is never idle it gets its share.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class DeviceLoop:
         self._clock = clock
         self._live: list[_Live] = []
         self._shares = Shares()
+        self._ration = Ration()
         # The long unit that is going on, and since when its tenant has not been charged for it.
         self._in_unit: _Live | None = None
         self._uncharged_since = 0.0
@@ -131,13 +132,16 @@ class DeviceLoop:
         self._uncharged_since = self._clock()
 
     def _order(self) -> list[_Live]:
-        """Return what could be served now, the first first; the background where it is alone."""
-        ready = [live for live in self._live if live.ready]
-        foreground = [live for live in ready if not live.run.background]
+        """Return what could be served now, the first first.
+
+        The background comes where nothing else does, or where its share is due.
+        """
+        foreground = [live for live in self._live if live.ready and not live.run.background]
+        background = self._background()
         if not foreground:
-            quiet = any(live.run.alone for live in self._live)
-            return [] if quiet else ready[:1]
-        return self._shares.order(
+            return background
+        before = [live for live in background if live.run.share > 0 and self._ration.due]
+        return before + self._shares.order(
             [
                 Claimant(
                     key=live,
@@ -149,6 +153,12 @@ class DeviceLoop:
                 for live in foreground
             ]
         )
+
+    def _background(self) -> list[_Live]:
+        """Return the background attempt that is next, none while somebody wants to be alone."""
+        if any(live.run.alone for live in self._live):
+            return []
+        return [live for live in self._live if live.ready and live.run.background][:1]
 
     def _serve(self, first: _Live, order: Sequence[_Live]) -> None:
         if isinstance(first.units, Drawing) and first.units.begun:
@@ -168,9 +178,18 @@ class DeviceLoop:
         _note_turn(order, served=served)
 
     def _charge(self, served: Sequence[_Live], *, since: float) -> None:
-        seconds = (self._clock() - since) / len(served)
+        """Note who had the device. The background costs its tenant nothing: it waits for others."""
+        seconds = self._clock() - since
         for live in served:
-            self._shares.charge(live.run.tenant, seconds=seconds, priority=live.run.priority)
+            if live.run.background:
+                if any(other.ready and not other.run.background for other in self._live):
+                    self._ration.spend(seconds, share=live.run.share)
+                return
+            self._shares.charge(
+                live.run.tenant, seconds=seconds / len(served), priority=live.run.priority
+            )
+        for live in self._background():
+            self._ration.earn(seconds, share=live.run.share)
 
     def _tick(self, lead: Drawing, order: Sequence[_Live]) -> list[_Live]:
         """Do a denoising step of the rows that are due and fit together; return whose they are."""

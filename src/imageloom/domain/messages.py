@@ -24,14 +24,16 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
 class Run(_Message, frozen=True, kw_only=True, tag="run"):
     """Parent to device: begin this attempt. `work` is the task type's own struct, encoded.
 
-    An attempt in the background is stepped only where no other one is there. Tenants share the
-    device by `domain.shares`. One that is `alone` shares it with nobody, the background included.
+    An attempt in the background is stepped where no other one is there, and on a device that is
+    never idle gets `share` of its time, 0 to 1. Tenants share the device by `domain.shares`. One
+    that is `alone` shares it with nobody, the background included.
     """
 
     key: str
     task_type: str
     work: bytes
     background: bool = False
+    share: float = 0.0
     alone: bool = False
     tenant: str = ""
     priority: int = 0

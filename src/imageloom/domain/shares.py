@@ -65,3 +65,30 @@ class Shares:
     def charge(self, tenant: str, *, seconds: float, priority: int) -> None:
         """Note that a tenant had the device for so long, at that priority."""
         self._clocks[tenant] = self._clocks.get(tenant, 0.0) + seconds / 2.0**priority
+
+
+class Ration:
+    """Gives the background its share of a device that is never idle, within one unit of its work.
+
+    What it does while nobody else is there is free.
+    """
+
+    def __init__(self) -> None:
+        self._balance = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Whether others have paid for what the background had."""
+        return self._balance >= 0
+
+    def earn(self, seconds: float, *, share: float) -> None:
+        """Note that others had the device while the background waited; `share` is 0 to 1.
+
+        No more than one unit of theirs is saved up.
+        """
+        earned = share * seconds
+        self._balance = min(earned, self._balance + earned)
+
+    def spend(self, seconds: float, *, share: float) -> None:
+        """Note that the background had the device while others waited."""
+        self._balance -= (1 - share) * seconds

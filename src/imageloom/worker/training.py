@@ -111,6 +111,7 @@ async def _run(
         task_type=claim.task.type,
         work=msgspec.msgpack.encode(work),
         background=True,
+        share=tools.services.settings.training_share,
     )
 
     async def save() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -159,9 +161,9 @@ def training(device: TorchDevice, monkeypatch: pytest.MonkeyPatch) -> Iterator[D
     trainers: list[weakref.ref[Trainer]] = []
     begin: Callable[..., None] = Trainer.__init__
 
-    def seen(self: Trainer, *args: object) -> None:
+    def seen(self: Trainer, *args: object, **options: object) -> None:
         trainers.append(weakref.ref(self))
-        begin(self, *args)
+        begin(self, *args, **options)
 
     monkeypatch.setattr(Trainer, "__init__", seen)
     ours, theirs = socket.socketpair()
@@ -185,6 +187,39 @@ def test_a_training_counts_while_it_runs_and_leaves_nothing(
         training.step()
     assert training.reserved == 0
     assert training.trainers[0]() is None  # collected, although its units refer to it
+
+
+class Later(Executor):
+    """Does what it was asked for when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, job: Callable[[], Any], /) -> Future[Any]:  # type: ignore[override]
+        future: Future[Any] = Future()
+        self.asked.append((future, job))
+        return future
+
+
+def test_pictures_are_drawn_while_the_base_of_a_training_loads(
+    device: TorchDevice, work: TrainingWork
+) -> None:
+    loader = Later()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        link, residency = Link(theirs), Residency(device, loader=loader)
+        waiting = Device(link, DeviceLoop(link, residency), residency, [])
+        waiting.begin(work)
+        (live,) = waiting.loop._live
+        assert (live.units, live.ready) == (None, False)
+        waiting.step()  # does nothing, and does not load here
+        ((future, job),) = loader.asked
+        future.set_result(job())
+        waiting.step()
+        assert isinstance(live.units, Trainer)
+        link._cancelled.add("t/1")
+        waiting.step()
+        assert (waiting.reserved, waiting.loop._live) == (0, [])
 
 
 def test_a_cancelled_training_leaves_nothing(training: Device, work: TrainingWork) -> None:

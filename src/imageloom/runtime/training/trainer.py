@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import operator
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -69,10 +70,18 @@ class Trainer:
     a step and the checkpoint planned after it, who goes on from it makes that checkpoint first.
     """
 
-    def __init__(self, work: TrainingWork, attempt: Attempt, device: TorchDevice) -> None:
+    def __init__(
+        self,
+        work: TrainingWork,
+        attempt: Attempt,
+        device: TorchDevice,
+        *,
+        load: Callable[[Callable[[], Base]], Base] = operator.call,
+    ) -> None:
         """Load the base model and begin, or go on from `work.resume`.
 
-        Raises: InvalidParams, InvalidInput, ModelNotInstalled, BadWeights.
+        `load` returns what its argument makes, wherever it has it made.
+        Raises: InvalidParams, InvalidInput, ModelNotInstalled, BadWeights; what `load` raises.
         """
         plan.check_trainable(
             work.model,
@@ -88,7 +97,7 @@ class Trainer:
         self._held_out = [picture for picture in work.pictures if picture.held_out]
         self._sizes = [_bucket_of(picture, side=self._side) for picture in self._seen]
         self._steps_per_epoch = len(self._batches(0))
-        self._base = Base(work.model, self._device)
+        self._base = load(lambda: Base(work.model, self._device))
         self._objective = self._base.objective()
         networks = self._base.networks(text_encoders=work.text_encoders)
         self._adapter = Adapter(networks, work)

@@ -180,6 +180,44 @@ def test_flux_is_what_the_stock_pipeline_draws_in_company_too(
     assert [denoiser.finish(row) for row in rows] == solo
 
 
+@pytest.mark.parametrize("family", ["flux", "sd1"])
+def test_other_families_take_sets_of_adapters_a_row_too(
+    device: TorchDevice, tmp_path: Path, family: str
+) -> None:
+    folder = tmp_path / family
+    pipeline: Any = random_flux(distilled=False) if family == "flux" else _random_sd1()
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    model = describe_folder(folder, name="mine")
+    denoiser, stock = loaded(model, device), StockPipeline.load(model, device)
+    part = "transformer" if family == "flux" else "unet"
+    layers = {
+        f"{part}.{path}": module
+        for path, module in getattr(stock._text_to_image, part).named_modules()
+        if isinstance(module, torch.nn.Linear) and "attn" in path
+    }
+    uses = []
+    for number, rank in enumerate((2, 4)):
+        path = tmp_path / f"{number}.safetensors"
+        save_file(matrices(layers, list(layers), rank=rank, seed=number, strength=0.3), path)
+        uses.append(LoraUse(name=str(number), path=str(path), sha256=path.name, weight=0.8))
+    sets: list[tuple[LoraUse, ...]] = [(), (uses[0],), (uses[1],), tuple(uses)]
+    works = [
+        work(model=model, seeds=(5,), steps=3 + number, loras=loras)
+        for number, loras in enumerate(sets)
+    ]
+    solo = [alone(denoiser, asked) for asked in works]
+    for asked, picture in zip(works, solo, strict=True):
+        assert difference(picture, drawn_by_stock(stock, asked)) <= LEVELS
+    waiting = [row for asked in works for row in begun(denoiser, asked)]
+    rows, live = list(waiting), []
+    while waiting or live:
+        live += [waiting.pop(0)] if waiting else []
+        denoiser.step(live)
+        live = [row for row in live if not row.done]
+    assert [denoiser.finish(row) for row in rows] == solo
+    assert len({picture.rgb for picture in solo}) == len(solo)
+
+
 def test_flux_rows_of_as_many_tokens_but_other_sides_do_not_ride_together(
     device: TorchDevice, tmp_path: Path
 ) -> None:

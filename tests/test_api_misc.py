@@ -516,25 +516,25 @@ async def test_database_that_says_nothing_is_503_until_it_speaks(
         await check_recovered(client)
 
 
-async def test_connection_lost_while_a_job_is_added_is_the_databases_fault(
+async def test_connection_lost_while_a_job_is_cancelled_is_the_databases_fault(
     services: Services,
 ) -> None:
-    async def add_job_on_a_lost_connection() -> None:
+    async def cancel_on_a_lost_connection() -> None:
         async with transaction(services.pool) as conn:
             async with transaction(services.pool) as other:
                 await other.execute("select pg_terminate_backend(%s)", (conn.info.backend_pid,))
-            await services.queue.enqueue(conn, queue="generation", task_id="task_0", priority=0)
+            await services.queue.cancel(conn, 1)
 
     with pytest.raises(StoreUnavailable):
-        await add_job_on_a_lost_connection()
+        await cancel_on_a_lost_connection()
 
 
 async def test_fault_of_ours_in_the_queue_is_not_the_databases(services: Services) -> None:
-    async def add_job_where_there_is_no_queue() -> None:
+    async def cancel_where_there_is_no_queue() -> None:
         async with transaction(services.pool) as conn:
             await conn.execute("select set_config('search_path', 'nowhere', true)")
-            await services.queue.enqueue(conn, queue="generation", task_id="task_0", priority=0)
+            await services.queue.cancel(conn, 1)
 
     with pytest.raises(ConnectorException) as caught:
-        await add_job_where_there_is_no_queue()
+        await cancel_where_there_is_no_queue()
     assert isinstance(caught.value.__cause__, psycopg.ProgrammingError)

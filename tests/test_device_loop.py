@@ -347,7 +347,7 @@ def claimant(key: str, **changes: Any) -> Claimant[str]:
 def test_who_had_least_is_next() -> None:
     shares, both = Shares(), [claimant("a"), claimant("b")]
     shares.order(both)
-    shares.charge("a", seconds=1, priority=0)
+    shares.charge("a", seconds=1)
     assert shares.order(both) == ["b", "a"]
 
 
@@ -355,10 +355,10 @@ def test_who_comes_back_has_saved_nothing_up() -> None:
     shares = Shares()
     for _ in range(100):
         shares.order([claimant("a")])
-        shares.charge("a", seconds=1, priority=0)
+        shares.charge("a", seconds=1)
     both = [claimant("a"), claimant("b")]
     shares.order(both)
-    shares.charge("b", seconds=1, priority=0)
+    shares.charge("b", seconds=1)
     assert shares.order(both) == ["a", "b"]
 
 
@@ -366,18 +366,18 @@ def test_who_comes_while_another_is_away_does_not_start_far_before_it() -> None:
     shares, served = Shares(), []
     for _ in range(1000):
         shares.order([claimant("a")])
-        shares.charge("a", seconds=1, priority=0)
+        shares.charge("a", seconds=1)
     shares.order([claimant("b")])  # for the first time, and a is away for a moment
     for _ in range(10):
         served.append(shares.order([claimant("a"), claimant("b")])[0])
-        shares.charge(served[-1], seconds=1, priority=0)
+        shares.charge(served[-1], seconds=1)
     assert served.count("a") >= 4
 
 
 def test_who_had_too_much_does_not_shed_it_by_leaving() -> None:
     shares, both = Shares(), [claimant("a"), claimant("b")]
     shares.order(both)
-    shares.charge("a", seconds=5, priority=0)
+    shares.charge("a", seconds=5)
     shares.order([claimant("b")])
     assert shares.order(both) == ["b", "a"]
 
@@ -412,14 +412,14 @@ def test_a_tenant_does_not_pay_for_what_its_training_did_in_the_background() -> 
     assert loop._shares.order(asked) == ["a", "b"]
 
 
-def test_a_priority_makes_a_clock_go_slower() -> None:
+def test_a_priority_takes_nothing_from_another_tenant() -> None:
     shares, served = Shares(), []
-    both = [claimant("a"), claimant("b")]
+    urgent = claimant("urgent", tenant="a", priority=10, remaining=500)
+    everyone = [claimant("short", tenant="a", remaining=1), urgent, claimant("b")]
     for _ in range(30):
-        first = shares.order(both)[0]
-        served.append(first)
-        shares.charge(first, seconds=1, priority=1 if first == "a" else 0)
-    assert served.count("a") == 20
+        served.append(shares.order(everyone)[0])
+        shares.charge("b" if served[-1] == "b" else "a", seconds=1)
+    assert (served.count("urgent"), served.count("b")) == (15, 15)
 
 
 def test_a_long_task_is_not_passed_by_for_ever() -> None:

@@ -78,7 +78,7 @@ async def test_submitted_task_waits_through_its_job(services: Services, task: Ta
     assert (task.status, task.attempt, task.progress) == (Status.PENDING, 0, 0)
     job = await job_of(services, task)
     assert (job["queue_name"], job["status"]) == ("generation", "todo")
-    assert job["args"] == {"task_id": task.id}
+    assert job["args"] == {"task_id": task.id, "tenant": TENANT, "priority": 0}
 
 
 async def test_same_idempotency_key_at_once_makes_one_task(services: Services) -> None:

@@ -328,6 +328,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"config": {"rank": 0}}, "config.rank"),
     ({"config": {"epoch": 1}}, "config.epoch"),
     ({"cfg": {}}, "cfg"),
+    ({"priority": 11}, "priority"),
 ]
 
 
@@ -490,7 +491,7 @@ async def test_estimate_rests_on_live_workers_and_on_the_pace_of_earlier_trainin
         max_attempts=3,
     )
     async with transaction(services.pool) as conn:
-        await create_tasks(conn, services.queue, [claimed])
+        await create_tasks(conn, [claimed])
         task = await tasks.lock(conn, "train_theirs")
     assert task is not None
     assert task.job_id is not None

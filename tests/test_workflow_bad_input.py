@@ -56,6 +56,7 @@ BAD_STEPS: list[tuple[str, list[Any], str, str]] = [
         "'rotate'",
     ),
     ("scale 3", with_step(config={**UPSCALE, "scale": 3}), "steps.1.config.scale", "found 3"),
+    ("priority", with_step(config={**UPSCALE, "priority": 11}), "steps.1.config.priority", "11"),
     ("scale 64", with_step(config={**UPSCALE, "scale": 64}), "steps.1.config.scale", "found 64"),
     (
         "unknown model",

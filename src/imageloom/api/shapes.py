@@ -162,6 +162,7 @@ class TaskView(BaseModel):
     id: str
     type: str
     status: str
+    priority: int
     progress: float
     created_at: Time
     started_at: Time | None = None
@@ -354,6 +355,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         id=task.id,
         type=task.type,
         status=task.status.value,
+        priority=task.priority,
         progress=task.progress,
         created_at=task.created_at,
         started_at=task.started_at,

@@ -63,6 +63,7 @@ class TrainingView(BaseModel):
     id: str
     type: str
     status: str
+    priority: int
     progress: float
     created_at: Time
     started_at: Time | None = None
@@ -136,6 +137,7 @@ def training_view(
         id=task.id,
         type=task.type,
         status=task.status.value,
+        priority=task.priority,
         progress=task.progress,
         created_at=task.created_at,
         started_at=task.started_at,

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import structlog
 
 from imageloom.core.approval import approval_config
 from imageloom.core.expansion import Piece, Received, cache_base, expand
 from imageloom.core.models import Catalog, read_catalog
-from imageloom.core.prepare import prepare
+from imageloom.core.prepare import Prepared, prepare
 from imageloom.core.services import Services
 from imageloom.core.submit import create_tasks, new_task_id
 from imageloom.domain.errors import RequestError
@@ -125,7 +124,7 @@ async def _start(
         error = f"Invalid input: {exc.message}"
         await runs.write_step(conn, run.id, step.position, StepStatus.FAILED, error=error)
         return
-    await create_tasks(conn, services.queue, [task for task in new if task.item not in kept])
+    await create_tasks(conn, [task for task in new if task.item not in kept])
     await runs.write_step(conn, run.id, step.position, StepStatus.RUNNING)
 
 
@@ -137,15 +136,16 @@ async def _new_tasks(
     catalog = await read_catalog(conn, tenant=run.tenant)
     new = []
     for item, piece in enumerate(pieces):
-        params, base = _params(services, catalog, run, step.spec, piece)
+        prepared, base = _prepared(services, catalog, run, step.spec, piece)
         new.append(
             NewTask(
                 id=new_task_id(),
                 tenant=run.tenant,
                 type=step.spec.type,
-                params=params,
+                params=prepared.params,
                 inputs=piece.inputs,
                 max_attempts=step.spec.max_attempts or services.settings.max_attempts,
+                priority=prepared.priority,
                 workflow_id=run.workflow_id,
                 run_id=run.id,
                 step=step.position,
@@ -168,13 +168,13 @@ def _received(spec: StepSpec, run: Run, steps: Sequence[Step]) -> Received:
     )
 
 
-def _params(
+def _prepared(
     services: Services, catalog: Catalog, run: Run, spec: StepSpec, piece: Piece
-) -> tuple[dict[str, Any], str | None]:
+) -> tuple[Prepared, str | None]:
     task_type = get_task_type(spec.type)
-    params = prepare(task_type, piece.body, catalog=catalog, settings=services.settings)
+    prepared = prepare(task_type, piece.body, catalog=catalog, settings=services.settings)
     cached = run.cache and spec.cache
-    return params, cache_base(task_type, piece.body, params) if cached else None
+    return prepared, cache_base(task_type, piece.body, prepared.params) if cached else None
 
 
 async def _end_step(conn: Connection, run: Run, position: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
-from imageloom.core.submit import enqueue
+from imageloom.core.submit import enqueue_again
 from imageloom.domain.tasks import Claim, Lost, Preview
 from imageloom.store import tasks
 from imageloom.store.pool import transaction
@@ -35,7 +35,7 @@ async def hand_back(services: Services, task_id: str, *, job_id: int) -> None:
         task = await tasks.lock(conn, task_id)
         if task is None or task.status.terminal or task.job_id != job_id:
             return
-        await enqueue(conn, services.queue, [task])
+        await enqueue_again(conn, services.queue, task)
 
 
 async def note_previews(services: Services, claim: Claim, previews: Sequence[Preview]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +16,7 @@ from imageloom.core.settle import cancel_all_in
 from imageloom.core.submit import enqueue
 from imageloom.core.workflows import WorkflowState, find_run, find_workflow, read_in
 from imageloom.domain.errors import Conflict, InvalidParams, RequestError
+from imageloom.domain.tasks import Task
 from imageloom.domain.workflow import (
     APPROVAL,
     Run,
@@ -99,7 +101,7 @@ async def resume(
                 conn, run.id, chosen.position, StepStatus.COMPLETED, images=images
             )
         if run.held:
-            run = await _release(services, conn, run)
+            run = await _release(conn, run)
         if run.status is RunStatus.FAILED:
             run = await _redo(services, conn, run, steps, edited=resumption.edits.keys())
         await advance(services, conn, run)
@@ -200,12 +202,14 @@ async def _cancel(services: Services, conn: Connection, run: Run) -> None:
             await runs.write_step(conn, run.id, step.position, StepStatus.CANCELLED)
 
 
-async def _release(services: Services, conn: Connection, run: Run) -> Run:
+async def _release(conn: Connection, run: Run) -> Run:
     """Give a held run's pending tasks their places in the queue again."""
-    waiting = await tasks.pending_without_job(conn, run.id)
-    for task_type in {task.type for task in waiting}:
-        of_type = [task for task in waiting if task.type == task_type]
-        await enqueue(conn, services.queue, of_type)
+    lines: defaultdict[tuple[str, int], list[Task]] = defaultdict(list)
+    for task in await tasks.pending_without_job(conn, run.id):
+        lines[task.type, task.priority].append(task)
+    for line in lines.values():
+        # As new ones: else a pause would be a way to come first.
+        await enqueue(conn, line)
     return await runs.write_run_status(conn, run.id, RunStatus.RUNNING)
 
 

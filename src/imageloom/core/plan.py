@@ -101,12 +101,12 @@ def _ask(
     pieces = expand(step, task_type, received)
     first = pieces[0]
     try:
-        params = prepare(task_type, first.body, catalog=catalog, settings=settings)
+        prepared = prepare(task_type, first.body, catalog=catalog, settings=settings)
     except RequestError as exc:
         if (exc.param or "").partition(".")[0] in first.unknown:
             return len(pieces), 1  # judged again when a run is started and the value is known
         raise
-    return len(pieces), task_type.output_count(params)
+    return len(pieces), task_type.output_count(prepared.params)
 
 
 def _refuse_unused(steps: Sequence[StepSpec], input_values: Mapping[str, Any]) -> None:

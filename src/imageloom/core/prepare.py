@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from imageloom.core.models import Catalog, choose_model, read_catalog
@@ -14,9 +15,17 @@ from imageloom.store.pool import transaction
 from imageloom.task_types.spec import TaskType
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a body comes down to: the parameters that make the pictures, and who is to be first."""
+
+    params: dict[str, Any]
+    priority: int
+
+
 async def prepare_request(
     services: Services, task_type: TaskType, body: Mapping[str, Any], *, tenant: str
-) -> dict[str, Any]:
+) -> Prepared:
     """Do what `prepare` does, by today's catalog. Raises: InvalidParams, UnknownModel."""
     async with transaction(services.pool) as conn:
         catalog = await read_catalog(conn, tenant=tenant)
@@ -25,18 +34,18 @@ async def prepare_request(
 
 def prepare(
     task_type: TaskType, body: Mapping[str, Any], *, catalog: Catalog, settings: Settings
-) -> dict[str, Any]:
+) -> Prepared:
     """Return a body as parameters with every default filled in, checked against the limits.
 
     Raises: InvalidParams, UnknownModel, naming the parameter.
     """
-    params = task_type.parse(body)
-    name = task_type.model_name(params, defaults=settings.default_models)
+    asked = task_type.parse(body)
+    name = task_type.model_name(asked, defaults=settings.default_models)
     model = None if name is None else choose_model(catalog, name)
-    prepared = task_type.prepare(params, model=model, limits=settings.limits)
-    if prepared.get("loras") and model is not None:
-        prepared["loras"] = _with_versions(prepared["loras"], catalog, model)
-    return prepared
+    params = task_type.prepare(asked, model=model, limits=settings.limits)
+    if params.get("loras") and model is not None:
+        params["loras"] = _with_versions(params["loras"], catalog, model)
+    return Prepared(params=params, priority=asked.priority)
 
 
 def _with_versions(

@@ -16,7 +16,7 @@ import structlog
 
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
-from imageloom.core.submit import enqueue
+from imageloom.core.submit import enqueue_again
 from imageloom.domain.tasks import Lost, Status, Task
 from imageloom.storage.keys import attempt_prefix
 from imageloom.store import tasks
@@ -98,4 +98,4 @@ async def _take_back(services: Services, conn: Connection, task: Task, *, reason
     if task.status is Status.RUNNING:
         await settle_in(services, conn, task.id, attempt=task.attempt, outcome=Lost(reason=reason))
         return
-    await enqueue(conn, services.queue, [task])
+    await enqueue_again(conn, services.queue, task)

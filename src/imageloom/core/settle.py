@@ -54,8 +54,8 @@ async def settle_in(
         return None
     job_id = None
     if decision.status is Status.PENDING and not await is_held(conn, task):
-        job_id = await services.queue.enqueue(
-            conn, queue=task.type, task_id=task_id, priority=task.priority, delay=decision.delay
+        job_id = await services.queue.enqueue_again(
+            conn, queue=task.type, task_id=task_id, delay=decision.delay
         )
     settled = await tasks.write_decision(
         conn, task_id, attempt=attempt, decision=decision, job_id=job_id

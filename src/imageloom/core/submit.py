@@ -12,7 +12,7 @@ from imageloom.core.services import Services
 from imageloom.domain.ids import new_id
 from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import NewTask, Task
-from imageloom.store import tasks
+from imageloom.store import rounds, tasks
 from imageloom.store.pool import Connection, transaction
 from imageloom.store.queue import Queue
 
@@ -25,6 +25,7 @@ async def submit(
     params: dict[str, Any],
     inputs: dict[str, str],
     reproduces: OutputRef | None = None,
+    priority: int = 0,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending task, or the one that the idempotency key made before.
@@ -45,27 +46,34 @@ async def submit(
             inputs=inputs,
             max_attempts=services.settings.max_attempts,
             reproduces=reproduces,
+            priority=priority,
         )
-        (task,) = await create_tasks(conn, services.queue, [new])
+        (task,) = await create_tasks(conn, [new])
         if idempotency_use is not None:
             await remember_use(conn, tenant, idempotency_use, task.id)
         return task
 
 
-async def create_tasks(conn: Connection, queue: Queue, new: Sequence[NewTask]) -> list[Task]:
-    """Add tasks of one type and priority, each with its place in the queue, and return them.
+async def create_tasks(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
+    """Add tasks of one tenant, type and priority, each with its place in the queue; return them.
 
-    Part of the caller's transaction; three statements whatever their number.
+    Part of the caller's transaction; a few statements whatever their number. Locks: after this,
+    wait for nothing that another transaction may hold while it does the same for this tenant.
     """
     made = await tasks.insert(conn, new)
-    return await enqueue(conn, queue, made)
+    return await enqueue(conn, made)
 
 
-async def enqueue(conn: Connection, queue: Queue, waiting: Sequence[Task]) -> list[Task]:
-    """Give each of these tasks of one type and priority a place in the queue."""
-    jobs = await queue.enqueue_all(conn, waiting)
-    await tasks.remember_jobs(conn, jobs)
+async def enqueue(conn: Connection, waiting: Sequence[Task]) -> list[Task]:
+    """Give each of these tasks of one tenant, type and priority a place in the queue."""
+    jobs = await rounds.enqueue(conn, waiting)
     return [replace(task, job_id=jobs[task.id]) for task in waiting]
+
+
+async def enqueue_again(conn: Connection, queue: Queue, task: Task) -> None:
+    """Give a task that has had its turn, but was never claimed, another place in the queue."""
+    job_id = await queue.enqueue_again(conn, queue=task.type, task_id=task.id)
+    await tasks.remember_jobs(conn, {task.id: job_id})
 
 
 def new_task_id() -> str:

@@ -55,6 +55,7 @@ async def submit_training(
     tenant: str,
     params: dict[str, Any],
     inputs: dict[str, str],
+    priority: int = 0,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending training, or the one that the idempotency key made before.
@@ -83,8 +84,9 @@ async def submit_training(
             params=params,
             inputs=inputs,
             max_attempts=services.settings.max_attempts,
+            priority=priority,
         )
-        (task,) = await create_tasks(conn, services.queue, [new])
+        (task,) = await create_tasks(conn, [new])
         if idempotency_use is not None:
             await remember_use(conn, tenant, idempotency_use, task.id)
         return task

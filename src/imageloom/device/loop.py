@@ -185,9 +185,7 @@ class DeviceLoop:
                 if any(other.ready and not other.run.background for other in self._live):
                     self._ration.spend(seconds, share=live.run.share)
                 return
-            self._shares.charge(
-                live.run.tenant, seconds=seconds / len(served), priority=live.run.priority
-            )
+            self._shares.charge(live.run.tenant, seconds=seconds / len(served))
         for live in self._background():
             self._ration.earn(seconds, share=live.run.share)
 

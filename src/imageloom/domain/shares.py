@@ -1,10 +1,10 @@
-"""Who is next on a device: fair between tenants, by priority, and short work before long.
+"""Who is next on a device: fair between tenants, then by priority, and short work before long.
 
 Tenants are served by start-time fair queueing: each has a clock of the device seconds that it has
 had, and the one with the least is next. A tenant that comes, for the first time or again, starts at
 the time of the device, which is the least clock of those it served last: so nobody saves up time,
-and nobody waits behind all that another has had or has asked for. A priority makes a clock go
-slower, by half for each.
+and nobody waits behind all that another has had or has asked for. A priority orders a tenant's own
+attempts and leaves its clock alone, so that nobody can ask for the share of another.
 
 Source: Goyal, Vin and Cheng 1996, Start-time Fair Queuing (SIGCOMM), section 2.
 """
@@ -62,9 +62,9 @@ class Shares:
         ]
         return [each.key for turn in zip_longest(*queues) for each in turn if each is not None]
 
-    def charge(self, tenant: str, *, seconds: float, priority: int) -> None:
-        """Note that a tenant had the device for so long, at that priority."""
-        self._clocks[tenant] = self._clocks.get(tenant, 0.0) + seconds / 2.0**priority
+    def charge(self, tenant: str, *, seconds: float) -> None:
+        """Note that a tenant had the device for so long."""
+        self._clocks[tenant] = self._clocks.get(tenant, 0.0) + seconds
 
 
 class Ration:

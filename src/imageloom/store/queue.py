@@ -1,7 +1,7 @@
 """The queue: procrastinate, on the same pool and in the same transactions as our own rows.
 
-One procrastinate task, `run`, with the id of ours; one procrastinate queue per task type. A job is
-deleted when it ends, because the task row is the history.
+One procrastinate task, `run`, with the id of ours; one procrastinate queue per task type, in the
+order of `store.rounds`. A job is deleted when it ends, because the task row is the history.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from procrastinate.jobs import Job
 from procrastinate.sql import queries
 from procrastinate.types import JSONValue
 
-from imageloom.domain.tasks import Task
 from imageloom.store.pool import Connection, Pool
+from imageloom.store.rounds import head
 
 LISTEN_AGAIN = 1.0  # seconds; meanwhile jobs are found by polling
 
@@ -41,31 +41,27 @@ class Queue:
 
     def handle(self, handler: Handler) -> None:
         """Make `handler` what runs for every job of this process."""
-        self.app.task(name="run", pass_context=True)(handler)
 
-    async def enqueue(
-        self, conn: Connection, *, queue: str, task_id: str, priority: int, delay: float = 0.0
+        async def run(context: JobContext, /, task_id: str, **_line: JSONValue) -> None:
+            await handler(context, task_id)
+
+        self.app.task(name="run", pass_context=True)(run)
+
+    async def enqueue_again(
+        self, conn: Connection, *, queue: str, task_id: str, delay: float = 0.0
     ) -> int:
-        """Add a job inside the caller's transaction and return its id; `delay` is in seconds."""
+        """Add a job for a task that has had its turn, and return its id; `delay` is in seconds.
+
+        Joins the caller's transaction.
+        """
         deferrer = self.app.configure_task(
             "run",
             queue=queue,
-            priority=priority,
+            priority=-await head(conn, queue),
             schedule_in={"milliseconds": round(delay * 1000)} if delay else None,
             connection=conn,
         )
         return await deferrer.defer_async(task_id=task_id)
-
-    async def enqueue_all(self, conn: Connection, tasks: Sequence[Task]) -> dict[str, int]:
-        """Add a job for each task, all of one type and priority; return job ids by task id."""
-        if not tasks:
-            return {}
-        deferrer = self.app.configure_task(
-            "run", queue=tasks[0].type, priority=tasks[0].priority, connection=conn
-        )
-        arguments: list[dict[str, JSONValue]] = [{"task_id": task.id} for task in tasks]
-        jobs = await deferrer.batch_defer_async(*arguments)
-        return {task.id: job for task, job in zip(tasks, jobs, strict=True)}
 
     async def cancel(self, conn: Connection, job_id: int) -> None:
         """Remove a waiting job, or tell the worker of a running one, when `conn` commits."""

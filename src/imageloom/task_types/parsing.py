@@ -6,12 +6,27 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imageloom.domain.errors import InvalidParams
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 60  # characters of a wrong value that an error repeats
+
+
+class TaskParams(BaseModel):
+    """What a request for a task of any type may say. What it dumps are parameters of its type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    priority: int = Field(
+        0,
+        ge=-10,
+        le=10,
+        exclude=True,  # it changes when a task is done, not what is made, nor its cache key
+        description="Which of your own waiting tasks is first: the highest. Those of others do "
+        "not wait for it",
+    )
 
 
 class FieldError(ValueError):

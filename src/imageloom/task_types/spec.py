@@ -16,6 +16,7 @@ from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.work import LoraUse
 from imageloom.images import Format, Picture, Transparency
 from imageloom.settings import Limits
+from imageloom.task_types.parsing import TaskParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ class TaskType(Protocol):
         """Return the JSON schema of a request."""
         ...
 
-    def parse(self, body: Mapping[str, Any]) -> BaseModel:
+    def parse(self, body: Mapping[str, Any]) -> TaskParams:
         """Return a request's parameters. Raises: InvalidParams, naming the field."""
         ...
 

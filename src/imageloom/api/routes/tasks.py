@@ -265,13 +265,15 @@ async def _create(
     """Validate a body against its task type and submit it."""
     refuse_query(request)
     services = context.services
-    params = await prepare_request(services, task_type, body, tenant=tenant)
+    prepared = await prepare_request(services, task_type, body, tenant=tenant)
+    urls = input_urls(task_type.url_fields, prepared.params)
     task = await submit(
         services,
         tenant=tenant,
         task_type=task_type.name,
-        params=params,
-        inputs=await own_inputs(request, context, tenant, input_urls(task_type.url_fields, params)),
+        params=prepared.params,
+        inputs=await own_inputs(request, context, tenant, urls),
+        priority=prepared.priority,
         idempotency_use=idempotency_use(request, route=route, body=sent),
     )
     return task_view(task, context.urls)

@@ -65,7 +65,8 @@ def training_router() -> APIRouter:
     async def create_training(request: Request, context: InContext, tenant: Writer) -> TrainingView:
         refuse_query(request)
         body = await read_json_object(request)
-        params, key = await _accept(request, context, tenant, body)
+        asked = spec.parse(body)
+        params, key = await _accept(request, context, tenant, asked)
         if key is not None:
             # What is ours can be looked at now: no GPU second for a data set of no use.
             await training.preflight(context.services, key, config=params["config"])
@@ -74,6 +75,7 @@ def training_router() -> APIRouter:
             tenant=tenant,
             params=params,
             inputs={} if key is None else {"dataset_url": key},
+            priority=asked.priority,
             idempotency_use=idempotency_use(request, route="training", body=body),
         )
         return await _view(context, task.id, tenant)
@@ -89,7 +91,7 @@ def training_router() -> APIRouter:
     async def preflight(request: Request, context: InContext, tenant: Writer) -> PreflightView:
         refuse_query(request)
         body = {"output_name": "preflight", **await read_json_object(request)}
-        params, key = await _accept(request, context, tenant, body)
+        params, key = await _accept(request, context, tenant, spec.parse(body))
         if key is None:
             raise InvalidParams(
                 "dataset_url: upload the archive to POST /files and give its URL; others are "
@@ -140,10 +142,9 @@ def training_router() -> APIRouter:
 
 
 async def _accept(
-    request: Request, context: Context, tenant: str, body: dict[str, Any]
+    request: Request, context: Context, tenant: str, asked: TrainingParams
 ) -> tuple[dict[str, Any], str | None]:
     """Return a request's parameters, and the data set's storage key where it is an upload."""
-    asked = spec.parse(body)
     params = await training.prepare_training(context.services, asked, tenant=tenant)
     try:
         own = context.urls.own(asked.dataset_url, host=request.headers.get("host"))

@@ -16,7 +16,7 @@ from imageloom.domain.seeds import MAX_SEED, draw_seed, picture_seed
 from imageloom.domain.work import GenerationWork, InputImage, LoraUse
 from imageloom.images import Picture, Transparency, fit_picture
 from imageloom.settings import Limits
-from imageloom.task_types.parsing import parse_params
+from imageloom.task_types.parsing import TaskParams, parse_params
 from imageloom.task_types.spec import Work, input_urls
 
 # Parameters that a task keeps only where they were given.
@@ -35,10 +35,8 @@ class Lora(BaseModel):
     weight: float = Field(1.0, ge=-4, le=4, allow_inf_nan=False)
 
 
-class GenerationParams(BaseModel):
+class GenerationParams(TaskParams):
     """The body of `POST /tasks/generation`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"\S")] = Field(
         description="What the picture shows"

@@ -6,8 +6,6 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     model_validator,
@@ -15,7 +13,7 @@ from pydantic import (
 
 from imageloom.domain.catalog import Kind
 from imageloom.images import Fit, Gravity, parse_color
-from imageloom.task_types.parsing import FieldError
+from imageloom.task_types.parsing import FieldError, TaskParams
 
 Url = Annotated[str, StringConstraints(min_length=1, max_length=34_000_000)]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -32,10 +30,9 @@ Operation = Literal[
 LARGEST_LIST = 16
 
 
-class ProcessingParams(BaseModel):
+class ProcessingParams(TaskParams):
     """What every operation takes: one picture or a list of them, and the format of the result."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     model_kind: ClassVar[Kind | None] = None
 
     input_image_url: Url | None = Field(

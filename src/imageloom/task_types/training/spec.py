@@ -13,7 +13,7 @@ from imageloom.domain.seeds import MAX_SEED, draw_seed
 from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.cost import Amount
 from imageloom.runtime.training.ordinary import prompts_beside, prompts_to_keep
-from imageloom.task_types.parsing import parse_params
+from imageloom.task_types.parsing import TaskParams, parse_params
 
 NAME = "training"
 HELD_OUT = 8  # one picture of so many is kept from training, to choose the best checkpoint by
@@ -56,10 +56,8 @@ class TrainingConfig(BaseModel):
     version: bool = Field(False, description="Make a new version of an adapter of that name")
 
 
-class TrainingParams(BaseModel):
+class TrainingParams(TaskParams):
     """The body of `POST /training`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     dataset_url: Annotated[str, StringConstraints(min_length=1, max_length=4000)] = Field(
         description="A zip of pictures, captions as .txt beside them or one metadata.jsonl"

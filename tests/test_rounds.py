@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 import pytest
@@ -283,6 +284,34 @@ async def test_priority_of_a_step_is_that_of_its_tasks_and_changes_no_cache_key(
     assert await fetched(services) == [one.id, first.id, two.id, second.id]
 
 
+# Where a task stands
+
+
+async def test_a_pending_task_says_how_many_come_before_it(
+    api: httpx.AsyncClient, services: Services
+) -> None:
+    async def told(task: dict[str, Any]) -> int | None:
+        answer = (await api.get(f"/tasks/{task['id']}")).json()
+        position: int | None = answer["queue_position"]
+        return position
+
+    first, second, third = [await created(api) for _ in range(3)]
+    assert [task["queue_position"] for task in (first, second, third)] == [0, 1, 2]
+    (other,) = await queued(services, "other")
+    assert [await told(task) for task in (first, second, third)] == [0, 2, 3]
+    # What is not due yet comes before nobody.
+    (failed,) = await fetched(services, 1)
+    await settle(services, (await begun(services, failed)).id, attempt=1, outcome=BROKEN)
+    assert [await told(task) for task in (second, third)] == [1, 2]
+    # Fetched and not yet claimed, it is next; then it does not wait any more.
+    assert await fetched(services, 2) == [other.id, second["id"]]
+    assert await told(second) == 0
+    await begun(services, second["id"])
+    listed = (await api.get("/tasks?sort_order=asc&status=pending&status=running")).json()["items"]
+    assert [task["id"] for task in listed] == [first["id"], second["id"], third["id"]]
+    assert [task["queue_position"] for task in listed][1:] == [None, 0]
+
+
 # All of it
 
 
@@ -297,6 +326,7 @@ async def test_one_picture_does_not_wait_behind_the_many_of_another(live: Live) 
         with live.client() as one:
             one.headers["Authorization"] = f"Bearer {other.key}"
             single = one.post("/tasks/generation", json=body).json()
+            assert single["queue_position"] <= 1
 
             def done() -> bool:
                 return one.get(f"/tasks/{single['id']}").json()["status"] == "completed"

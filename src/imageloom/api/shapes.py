@@ -156,6 +156,11 @@ class PlaceView(BaseModel):
     item: int
 
 
+Ahead = Annotated[
+    int | None, Field(description="How many tasks come before it; null where it does not wait")
+]
+
+
 class TaskView(BaseModel):
     """A task. `progress` is 0 to 1, and 1 only when it is completed."""
 
@@ -163,6 +168,7 @@ class TaskView(BaseModel):
     type: str
     status: str
     priority: int
+    queue_position: Ahead = None
     progress: float
     created_at: Time
     started_at: Time | None = None
@@ -356,6 +362,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         type=task.type,
         status=task.status.value,
         priority=task.priority,
+        queue_position=task.queue_position,
         progress=task.progress,
         created_at=task.created_at,
         started_at=task.started_at,

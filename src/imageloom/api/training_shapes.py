@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from imageloom.api.shapes import ErrorDetailView, ImageView, Time, image_view
+from imageloom.api.shapes import Ahead, ErrorDetailView, ImageView, Time, image_view
 from imageloom.api.urls import Urls
 from imageloom.datasets import Report
 from imageloom.domain.adapters import Adapter, Loss, TrainingState
@@ -64,6 +64,7 @@ class TrainingView(BaseModel):
     type: str
     status: str
     priority: int
+    queue_position: Ahead = None
     progress: float
     created_at: Time
     started_at: Time | None = None
@@ -138,6 +139,7 @@ def training_view(
         type=task.type,
         status=task.status.value,
         priority=task.priority,
+        queue_position=task.queue_position,
         progress=task.progress,
         created_at=task.created_at,
         started_at=task.started_at,

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from imageloom.core.services import Services
 from imageloom.domain.errors import Conflict, Gone, NotFound
 from imageloom.domain.tasks import Output, Status, Task
-from imageloom.store import tasks
-from imageloom.store.pool import transaction
+from imageloom.store import rounds, tasks
+from imageloom.store.pool import Connection, transaction
 from imageloom.store.tasks import Filter, SortField
 
 
 async def get_task(services: Services, task_id: str, *, tenant: str) -> Task:
     """Return the task. Raises: NotFound, also where it is another tenant's."""
     async with transaction(services.pool) as conn:
-        task = await tasks.get(conn, task_id, tenant=tenant)
-    if task is None:
-        raise NotFound(f"there is no task {task_id}")
-    return task
+        found = await tasks.get(conn, task_id, tenant=tenant)
+        if found is None:
+            raise NotFound(f"there is no task {task_id}")
+        return await with_position(conn, found)
 
 
 async def get_output(services: Services, task_id: str, *, tenant: str) -> Output:
@@ -44,7 +47,7 @@ async def list_tasks(
 ) -> tuple[list[Task], int]:
     """Return one page of the tenant's tasks, the first page being 1, and how many there are."""
     async with transaction(services.pool) as conn:
-        return await tasks.list_page(
+        found, total = await tasks.list_page(
             conn,
             tenant=tenant,
             wanted=wanted,
@@ -53,3 +56,23 @@ async def list_tasks(
             limit=page_size,
             offset=(page - 1) * page_size,
         )
+        return await _with_positions(conn, found), total
+
+
+async def with_position(conn: Connection, task: Task) -> Task:
+    """Return the task, where it waits with its position in the queue.
+
+    Costs a query where it waits, of as many rows as come before it.
+    """
+    (told,) = await _with_positions(conn, [task])
+    return told
+
+
+async def _with_positions(conn: Connection, found: Sequence[Task]) -> list[Task]:
+    jobs = [task.job_id for task in found if task.job_id and task.status is Status.PENDING]
+    ahead = await rounds.positions(conn, jobs) if jobs else {}
+    # One that a worker has just fetched, and not yet claimed, is next.
+    return [
+        replace(task, queue_position=ahead.get(task.job_id, 0)) if task.job_id in jobs else task
+        for task in found
+    ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
+from imageloom.core.read import with_position
 from imageloom.core.services import Services
 from imageloom.domain.ids import new_id
 from imageloom.domain.receipts import OutputRef
@@ -37,7 +38,7 @@ async def submit(
         if idempotency_use is not None:
             earlier = await _earlier(conn, tenant, idempotency_use)
             if earlier is not None:
-                return earlier
+                return await with_position(conn, earlier)
         new = NewTask(
             id=new_task_id(),
             tenant=tenant,
@@ -51,7 +52,7 @@ async def submit(
         (task,) = await create_tasks(conn, [new])
         if idempotency_use is not None:
             await remember_use(conn, tenant, idempotency_use, task.id)
-        return task
+        return await with_position(conn, task)
 
 
 async def create_tasks(conn: Connection, new: Sequence[NewTask]) -> list[Task]:

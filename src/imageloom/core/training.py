@@ -15,6 +15,7 @@ from imageloom.core.adapters import publish_in
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.models import choose_model, get_model, read_catalog
 from imageloom.core.monitor import healthy, lease
+from imageloom.core.read import with_position
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
 from imageloom.core.submit import create_tasks
@@ -97,7 +98,7 @@ async def read_training(
 ) -> tuple[Task, TrainingState, Adapter | None]:
     """Return a training, how it stands, and what it published. Raises: NotFound."""
     async with transaction(services.pool) as conn:
-        task = await _training(conn, task_id, tenant=tenant)
+        task = await with_position(conn, await _training(conn, task_id, tenant=tenant))
         state = await training.get_state(conn, task_id)
         return task, state, await adapters.of_task(conn, task_id)
 

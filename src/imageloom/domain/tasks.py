@@ -121,6 +121,7 @@ class Task:
     makes.
     `cache_base` is the part of its cache key that is known before its inputs are read.
     `reproduces` is the output that it makes again, `previews` are of a running attempt.
+    `queue_position` is how many tasks come before it, None where it does not wait or nobody asked.
     """
 
     id: str
@@ -152,6 +153,7 @@ class Task:
     cache_base: str | None
     reproduces: OutputRef | None
     previews: tuple[Preview, ...]
+    queue_position: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,3 +42,23 @@ async def head(conn: Connection, queue: str) -> int:
     """Return the round at the head of a queue, for what comes back to it. Uses job_by_round."""
     row = await conn.execute("select head_round(%s) as round", (queue,))
     return int(one(await row.fetchone())["round"])
+
+
+async def positions(conn: Connection, job_ids: Sequence[int]) -> dict[int, int]:
+    """Return how many jobs that are due will be fetched before each of these that wait.
+
+    One pass over what is before the last of them, however many they are. Uses job_by_round.
+    """
+    rows = await conn.execute(
+        "with wanted as (select id, queue_name, priority from procrastinate_jobs"
+        " where id = any(%(ids)s) and status = 'todo')"
+        " select id, ahead from (select id, count(*)"
+        " filter (where scheduled_at is null or scheduled_at <= now())"
+        " over (partition by queue_name order by priority desc, id"
+        " rows between unbounded preceding and 1 preceding) as ahead from procrastinate_jobs"
+        " where status = 'todo' and queue_name = any(array(select queue_name from wanted))"
+        " and priority >= (select min(priority) from wanted)) as line"
+        " where id = any(%(ids)s)",
+        {"ids": list(job_ids)},
+    )
+    return {row["id"]: row["ahead"] for row in await rows.fetchall()}

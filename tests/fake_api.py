@@ -38,6 +38,7 @@ GENERATION = frozenset(
         "scheduler",
         "determinism",
         "preview_every",
+        "priority",
         "width",
         "height",
         "seed",
@@ -195,6 +196,7 @@ class FakeServer:
             "id": id_,
             "type": type_,
             "status": "pending",
+            "priority": body.get("priority", 0),
             "created_at": "2024-01-15T10:30:00Z",
         }
         return httpx.Response(201, json=self.tasks[id_])
@@ -502,7 +504,13 @@ class FakeTrainings:
 
     def _create(self, body: dict[str, Any]) -> httpx.Response:
         config = body.get("config", {})
-        for name in body.keys() - {"dataset_url", "base_model", "output_name", "config"}:
+        for name in body.keys() - {
+            "dataset_url",
+            "base_model",
+            "output_name",
+            "priority",
+            "config",
+        }:
             return refusal(422, "invalid_params", f"unknown field {name}", param=name)
         if body["output_name"] in self.adapters and not config.get("version"):
             return refusal(409, "conflict", "the name is taken", param="output_name")

@@ -64,8 +64,8 @@ def test_generate_passes_every_option_on(run: Run, server: FakeServer, tmp_path:
     (tmp_path / "photo.jpg").write_bytes(JPEG)
     options = (
         "--image photo.jpg -n 4 --negative-prompt blurry --strength 0.5 --steps 30 --guidance 7.5 "
-        "--scheduler euler --exact --width 512 --height 768 --seed 0 --model sd-xl-base "
-        "--lora dress:0.8 --lora a:b:-1 --lora studio --format png"
+        "--scheduler euler --exact --priority -3 --width 512 --height 768 --seed 0 "
+        "--model sd-xl-base --lora dress:0.8 --lora a:b:-1 --lora studio --format png"
     )
     assert run("generate", "a dress", *options.split()).exit_code == 0
     (body,) = server.bodies.values()
@@ -79,6 +79,7 @@ def test_generate_passes_every_option_on(run: Run, server: FakeServer, tmp_path:
         "guidance_scale": 7.5,
         "scheduler": "euler",
         "determinism": "exact",
+        "priority": -3,
         "width": 512,
         "height": 768,
         "seed": 0,

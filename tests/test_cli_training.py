@@ -85,12 +85,14 @@ def test_train_tells_what_is_there_then_how_it_goes(run: Run) -> None:
 
 
 def test_pictures_go_up_once(run: Run, server: FakeServer) -> None:
-    run("train", "pictures", "--name", "my-dress", "--trigger", "sks", "--epochs", "2", "--no-wait")
+    options = "--name my-dress --trigger sks --epochs 2 --priority 3 --no-wait"
+    run("train", "pictures", *options.split())
     config = {"epochs": 2, "trigger_word": "sks", "sample_prompts": ["sks"]}
     assert server.trainings.preflights == [{"dataset_url": UPLOADED, "config": config}]
     assert server.trainings.bodies["train_1"] == {
         "dataset_url": UPLOADED,
         "output_name": "my-dress",
+        "priority": 3,
         "config": config,
     }
     assert len(server.uploads) == 1

@@ -586,13 +586,14 @@ def test_process_passes_every_option_on(run: Run, server: FakeServer, tmp_path: 
         "--scale 2 --width 10 --height 20 --fit pad --left 0 --top 1 --aspect-ratio 1:1 "
         "--gravity top --background-color white --background-image studio.jpg --quality 90 "
         "--brightness 1.1 --contrast 1.2 --saturation 1.3 --sharpness 1.4 --model lanczos "
-        "--format webp --no-wait"
+        "--priority 2 --format webp --no-wait"
     )
     done = run("process", "resize", "https://a.test/1", *options.split())
     assert (done.exit_code, done.stdout) == (0, "task_1\n")
     assert server.bodies["task_1"] == {
         "operation": "resize",
         "input_image_url": "https://a.test/1",
+        "priority": 2,
         "scale": 2,
         "width": 10,
         "height": 20,

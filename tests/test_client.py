@@ -51,6 +51,7 @@ def test_generate_sends_every_parameter_by_its_name_in_the_api(server: FakeServe
         "guidance_scale": 7.5,
         "scheduler": "euler",
         "determinism": "exact",
+        "priority": -3,
         "width": 512,
         "height": 768,
         "seed": 0,
@@ -61,6 +62,7 @@ def test_generate_sends_every_parameter_by_its_name_in_the_api(server: FakeServe
     task = server.client().generate("a dress", image="https://example.com/dress.jpg", **given)
     sent = {"prompt": "a dress", "input_image_url": "https://example.com/dress.jpg"} | given
     assert server.bodies[task.id] == sent
+    assert task.priority == -3
 
 
 def test_local_image_is_uploaded_first(server: FakeServer, photo: Path) -> None:

@@ -40,6 +40,10 @@ ApiKey = Annotated[
     str | None,
     typer.Option("--api-key", help="The key; else IMAGELOOM_API_KEY.", show_default=False),
 ]
+Priority = Annotated[
+    int | None,
+    typer.Option(help="-10 to 10: of your own waiting tasks the highest is first."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

@@ -13,6 +13,7 @@ from imageloom.cli._client import (
     INTERRUPTED,
     ApiKey,
     AsJson,
+    Priority,
     Url,
     connect,
     failures_told,
@@ -61,6 +62,7 @@ def generate(
     preview_every: Annotated[
         int | None, typer.Option(min=1, help="Show what it becomes, after so many steps.")
     ] = None,
+    priority: Priority = None,
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
@@ -96,6 +98,7 @@ def generate(
             loras=loras or None,
             determinism="exact" if exact else None,
             preview_every=preview_every,
+            priority=priority,
             output_format=output_format,
         )
         carry_through(task, wait=wait, folder=out, timeout=timeout, as_json=as_json)

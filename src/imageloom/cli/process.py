@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from imageloom.cli._client import ApiKey, AsJson, Url, connect, failures_told, picture
+from imageloom.cli._client import ApiKey, AsJson, Priority, Url, connect, failures_told, picture
 from imageloom.cli.generate import carry_through
 from imageloom.client import Task
 
@@ -52,6 +52,7 @@ def process(
     saturation: Annotated[float | None, typer.Option(help="adjust: 1 leaves it.")] = None,
     sharpness: Annotated[float | None, typer.Option(help="adjust: 1 leaves it.")] = None,
     model: Annotated[str | None, typer.Option(help="A name from `imageloom models list`.")] = None,
+    priority: Priority = None,
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
@@ -89,6 +90,7 @@ def process(
         "saturation": saturation,
         "sharpness": sharpness,
         "model": model,
+        "priority": priority,
         "output_format": output_format,
     }
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:

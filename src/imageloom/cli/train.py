@@ -12,6 +12,7 @@ from imageloom.cli._client import (
     INTERRUPTED,
     ApiKey,
     AsJson,
+    Priority,
     Url,
     connect,
     failures_told,
@@ -27,7 +28,7 @@ from imageloom.cli._workflow_input import json_or_text
 from imageloom.client import Client, Dataset, ImageloomError, Metrics, Preflight, Training
 
 NAMED = 10  # files that are told by their names; of more, how many
-ARGUMENTS = frozenset({"dataset", "name", "base_model", "idempotency_key", "progress"})
+ARGUMENTS = frozenset({"dataset", "name", "base_model", "priority", "idempotency_key", "progress"})
 
 ANY_CAPTION = "the first caption"
 
@@ -68,6 +69,7 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another value of the API's `config`."),
     ] = None,
+    priority: Priority = None,
     new_version: Annotated[
         bool, typer.Option("--new-version", help="Of an adapter of that name.")
     ] = False,
@@ -116,7 +118,9 @@ def train(
             _print_report(report, as_json=as_json)
             return
         else:
-            training = _started(client, source, name, base_model, config, as_json=as_json)
+            training = _started(
+                client, source, name, base_model, config, priority=priority, as_json=as_json
+            )
         if wait:
             _carry_through(training, out=out, timeout=timeout, as_json=as_json)
         elif as_json:
@@ -177,6 +181,7 @@ def _started(
     base_model: str | None,
     config: dict[str, Any],
     *,
+    priority: int | None,
     as_json: bool,
 ) -> Training:
     """Create the training, once its pictures were looked at where the server can do that now."""
@@ -185,13 +190,15 @@ def _started(
     dataset = picture(source)
     if isinstance(dataset, str):
         sampled = _sampled(config, config.get("trigger_word"))
-        return client.train(dataset, name=name, base_model=base_model, **sampled)
+        return client.train(dataset, name=name, base_model=base_model, priority=priority, **sampled)
     report = _looked_at(client, source, base_model, config, as_json=as_json)
     if not as_json:
         _note_report(report)
     captions = [each.caption for each in report.pictures if each.caption]
     sampled = _sampled(config, captions[0] if captions else config.get("trigger_word"))
-    return client.train(report.dataset_url, name=name, base_model=base_model, **sampled)
+    return client.train(
+        report.dataset_url, name=name, base_model=base_model, priority=priority, **sampled
+    )
 
 
 def _sampled(config: dict[str, Any], caption: str | None) -> dict[str, Any]:

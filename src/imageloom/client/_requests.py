@@ -164,6 +164,7 @@ def training_body(
     name: str | None,
     base_model: str | None,
     trigger_word: str | None,
+    priority: int | None,
     config: Mapping[str, Any],
 ) -> JSON:
     """Return the body of `POST /training`, and without a name that of its preflight.
@@ -172,7 +173,7 @@ def training_body(
     """
     trigger = given({"trigger_word": trigger_word})
     body = {"dataset_url": dataset_url, "output_name": name, "base_model": base_model}
-    return given({**body, "config": {**config, **trigger} or None})
+    return given({**body, "priority": priority, "config": {**config, **trigger} or None})
 
 
 def generation_body(*, prompt: str, loras: Loras | None, **rest: object) -> JSON:

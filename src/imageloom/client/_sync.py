@@ -281,15 +281,17 @@ class Client:
         loras: Loras | None = None,
         determinism: str | None = None,
         preview_every: int | None = None,
+        priority: int | None = None,
         output_format: str | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Create a generation task and return it; `wait` for its images.
 
         `image` is a URL, or a local file or bytes, which are uploaded first; with one it is image
-        to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. What is
-        not given is the server's to choose. With `preview_every` a running task has `previews`, new
-        ones after so many denoising steps. Calling again under the same `idempotency_key` with
+        to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. With
+        `preview_every` a running task has `previews`, new ones after so many denoising steps.
+        `priority` is -10 to 10: of your own waiting tasks the highest is first. What is not given
+        is the server's to choose. Calling again under the same `idempotency_key` with
         the same arguments returns the first task instead of making another.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when `image` cannot be read.
@@ -320,6 +322,7 @@ class Client:
             loras=loras,
             determinism=determinism,
             preview_every=preview_every,
+            priority=priority,
             output_format=output_format,
         )
         return self._connection.call(
@@ -339,7 +342,8 @@ class Client:
 
         `operation` is upscale, remove-background, replace-background, resize, crop, convert or
         adjust. Give `image` or `images`: URLs, or local files or bytes, which are uploaded first.
-        `params` are those of the operation, by their names in the API, such as `scale=4`; a path
+        `params` are `priority` and those of the operation, by their names in the API, such as
+        `scale=4`; a path
         object or bytes among them, such as `background_image_url=Path("studio.jpg")`, is uploaded
         too.
 
@@ -374,6 +378,7 @@ class Client:
         name: str,
         base_model: str | None = None,
         trigger_word: str | None = None,
+        priority: int | None = None,
         idempotency_key: str | None = None,
         progress: Told | None = None,
         **config: Any,
@@ -382,7 +387,8 @@ class Client:
 
         `dataset` is a URL, or a zip, or a folder of pictures with their captions as `.txt`
         beside them or in one `metadata.jsonl`; a folder is zipped, and what is local is uploaded.
-        `trigger_word` is the caption of pictures that have none. `config` is as the API has it:
+        `trigger_word` is the caption of pictures that have none. `priority` is -10 to 10: of your
+        own waiting trainings the highest is first. `config` is as the API has it:
         epochs, learning_rate, batch_size, rank, resolution, seed, checkpoint_every,
         sample_prompts and so on; what is not given fits the base model. `progress` is called
         with the bytes uploaded and those in all.
@@ -403,6 +409,7 @@ class Client:
             name=name,
             base_model=base_model,
             trigger_word=trigger_word,
+            priority=priority,
             config=config,
             key=idempotency_key,
             progress=progress,

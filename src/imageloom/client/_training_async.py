@@ -167,6 +167,7 @@ async def start_training(
     name: str,
     base_model: str | None,
     trigger_word: str | None,
+    priority: int | None,
     config: Mapping[str, Any],
     key: str | None,
     progress: Told | None,
@@ -178,6 +179,7 @@ async def start_training(
         name=name,
         base_model=base_model,
         trigger_word=trigger_word,
+        priority=priority,
         config=config,
     )
     return await connection.call(
@@ -201,6 +203,7 @@ async def look_at_dataset(
         name=None,
         base_model=base_model,
         trigger_word=trigger_word,
+        priority=None,
         config=config,
     )
     read = partial(preflight_from, dataset_url=url)

@@ -169,6 +169,7 @@ def start_training(
     name: str,
     base_model: str | None,
     trigger_word: str | None,
+    priority: int | None,
     config: Mapping[str, Any],
     key: str | None,
     progress: Told | None,
@@ -180,6 +181,7 @@ def start_training(
         name=name,
         base_model=base_model,
         trigger_word=trigger_word,
+        priority=priority,
         config=config,
     )
     return connection.call(
@@ -203,6 +205,7 @@ def look_at_dataset(
         name=None,
         base_model=base_model,
         trigger_word=trigger_word,
+        priority=None,
         config=config,
     )
     read = partial(preflight_from, dataset_url=url)

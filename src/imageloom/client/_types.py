@@ -184,6 +184,11 @@ class TaskData:
         return float(self.raw.get("progress") or 0.0)
 
     @property
+    def priority(self) -> int | None:
+        """Which of its tenant's waiting tasks is first: the highest. -10 to 10."""
+        return integer(self.raw.get("priority"))
+
+    @property
     def queue_position(self) -> int | None:
         """How many tasks are ahead of a pending one; 0 is next."""
         return integer(self.raw.get("queue_position"))

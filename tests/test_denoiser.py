@@ -20,6 +20,7 @@ torch = pytest.importorskip("torch", reason="the worker's packages are not insta
 from safetensors.torch import save_file  # noqa: E402  # needs torch
 
 from imageloom.device.ticks import MOST_LANES, choose_rows, step_rows  # noqa: E402
+from imageloom.runtime import lane_adapters  # noqa: E402
 from imageloom.runtime.denoiser import Denoiser, load_drawing  # noqa: E402
 from imageloom.runtime.folders import describe_folder  # noqa: E402
 from imageloom.runtime.lane_adapters import LaneAdapters  # noqa: E402
@@ -338,6 +339,24 @@ def test_lanes_of_many_sets_are_multiplied_at_once(tiny: Denoiser, adapters: lis
 # What goes wrong
 
 
+def test_adapters_that_ran_out_of_memory_act_at_the_next_try(
+    tiny: Denoiser, adapters: list[LoraUse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [begun(tiny, asked)[0] for asked in mixed(adapters)]
+    acting = LaneAdapters()
+
+    def run_out(_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lane_adapters, "_together", run_out)
+        with pytest.raises(torch.OutOfMemoryError):
+            acting.act(rows, exact=False)
+    acting.act(rows, exact=False)
+    assert acting._handles
+    acting.act([], exact=False)
+
+
 class _Starved(Denoiser):
     """A denoiser on a device that has memory for two rows."""
 
@@ -348,7 +367,7 @@ class _Starved(Denoiser):
 
 
 def test_a_pass_that_does_not_fit_is_halved_and_remembered(tiny: Denoiser) -> None:
-    starved = _Starved(TINY, tiny._pipeline, tiny._family)
+    starved = _Starved(TINY, tiny._pipeline, tiny._family, tiny._device)
     rows = begun(starved, work(seeds=tuple(range(6))))
     stepped = step_rows(starved, rows)
     assert list(stepped.values()) == [None] * len(stepped)

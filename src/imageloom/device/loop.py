@@ -26,6 +26,7 @@ from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Sav
 from imageloom.domain.shares import Claimant, Ration, Shares
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.rows import Row
+from imageloom.runtime.torch_device import release_memory
 from imageloom.runtime.units import Closable, Drawing, Dropped, Loading, Savable, Units
 from imageloom.task_types.registry import ROW_QUEUES
 
@@ -260,7 +261,7 @@ class DeviceLoop:
         self._link.send(message)
         self._residency.release(key)
         if isinstance(message, Errored):
-            self._residency.release_memory()
+            release_memory()
         self._link.send(Residents(models=self._residency.names()))
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 
 from imageloom.runtime.denoiser import Denoiser
+from imageloom.runtime.relief import forget_frames
 from imageloom.runtime.rows import Row
 from imageloom.runtime.units import Drawing
 
@@ -51,16 +52,28 @@ def step_rows(denoiser: Denoiser, rows: Sequence[Row]) -> Mapping[Row, Exception
     anything else fails, each is tried alone, so that it costs only whose fault it is.
     """
     before = [row.position for row in rows]
+    failure = _failure(denoiser, rows)
+    if failure is None:
+        return dict.fromkeys(rows)
+    if len(rows) == 1:
+        return {rows[0]: failure}
+    # Some may have had their step: it failed in the turn of another.
+    left = [row for row, place in zip(rows, before, strict=True) if row.position == place]
+    stepped = {row: None for row in rows if row not in left}
+    if isinstance(failure, torch.OutOfMemoryError):
+        denoiser.remember_too_many(rows)
+        return {**stepped, **step_rows(denoiser, left[: max(1, len(rows) // 2)])}
+    return {**stepped, **{row: step_rows(denoiser, [row])[row] for row in left}}
+
+
+def _failure(denoiser: Denoiser, rows: Sequence[Row]) -> Exception | None:
+    """Step the rows and return what was raised, None where nothing was."""
     try:
         denoiser.step(rows)
+    except torch.OutOfMemoryError as exc:
+        # Else the activations of the pass that did not fit are there while a smaller one is tried.
+        forget_frames(exc)
+        return exc
     except Exception as exc:  # noqa: BLE001  # told to the attempt whose row it is
-        if len(rows) == 1:
-            return {rows[0]: exc}
-        # Some may have had their step: it failed in the turn of another.
-        left = [row for row, place in zip(rows, before, strict=True) if row.position == place]
-        stepped = {row: None for row in rows if row not in left}
-        if isinstance(exc, torch.OutOfMemoryError):
-            denoiser.remember_too_many(rows)
-            return {**stepped, **step_rows(denoiser, left[: max(1, len(rows) // 2)])}
-        return {**stepped, **{row: step_rows(denoiser, [row])[row] for row in left}}
-    return dict.fromkeys(rows)
+        return exc
+    return None

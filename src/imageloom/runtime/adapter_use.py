@@ -111,8 +111,12 @@ def _merged(module: Changeable, parts: Sequence[tuple[Term, float]]) -> Term:
 class PipelineAdapters:
     """The adapters of one pipeline, by the digest of their file; the latest used ones are kept."""
 
-    def __init__(self, pipeline: Any, *, model_name: str) -> None:
+    def __init__(
+        self, pipeline: Any, *, model_name: str, device: torch.device | None = None
+    ) -> None:
+        """On `device`, wherever parts of the pipeline are at the moment; else where they are."""
         self._pipeline = pipeline
+        self._device = device
         self._model_name = model_name
         self._kept: OrderedDict[str, Fitted] = OrderedDict()
         # Rows with the same adapters share one, which is gone with the last of them.
@@ -156,7 +160,9 @@ class PipelineAdapters:
     def _get(self, use: LoraUse) -> Fitted:
         if use.sha256 not in self._kept:
             adapter = read_adapter(Path(use.path), name=use.name)
-            self._kept[use.sha256] = _fit(adapter, self._modules, model_name=self._model_name)
+            self._kept[use.sha256] = _fit(
+                adapter, self._modules, model_name=self._model_name, device=self._device
+            )
         self._kept.move_to_end(use.sha256)
         return self._kept[use.sha256]
 
@@ -261,7 +267,13 @@ def _sgm_inside(part: str, path: str) -> str:
     return "op" if ".downsamplers." in part else path
 
 
-def _fit(adapter: Adapter, modules: dict[str, Changeable], *, model_name: str) -> Fitted:
+def _fit(
+    adapter: Adapter,
+    modules: dict[str, Changeable],
+    *,
+    model_name: str,
+    device: torch.device | None,
+) -> Fitted:
     unfit = f"the adapter {adapter.name!r} does not fit the model {model_name!r}:"
     unknown = [name for name in adapter.layers if name not in modules]
     if unknown:
@@ -276,17 +288,17 @@ def _fit(adapter: Adapter, modules: dict[str, Changeable], *, model_name: str) -
             raise BadWeights(
                 f"{unfit} layer {name} is {layer.shape}, the model has {list(weight.shape)}"
             )
-    terms = tuple(_term(modules[name], layer) for name, layer in adapter.layers.items())
+    terms = tuple(_term(modules[name], layer, device) for name, layer in adapter.layers.items())
     return Fitted(
         terms=terms,
         weight_bytes=sum(term.down.nbytes + term.up.nbytes for term in terms),
     )
 
 
-def _term(module: Changeable, layer: Layer) -> Term:
+def _term(module: Changeable, layer: Layer, device: torch.device | None) -> Term:
     # A copy, as what was read may still be the file itself, mapped into memory.
     down, up = (
-        matrix.to(module.weight.device, module.weight.dtype, copy=True)
+        matrix.to(device or module.weight.device, module.weight.dtype, copy=True)
         for matrix in (layer.down, layer.up)
     )
     return Term(module=module, down=down, up=up, scale=layer.scale)

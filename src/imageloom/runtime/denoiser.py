@@ -6,13 +6,13 @@ may join and leave between any two steps, and its picture is the one that it wou
 
 from __future__ import annotations
 
-import gc
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-import structlog
 import torch
 from torch import Tensor
 
@@ -27,17 +27,18 @@ from imageloom.runtime.adapter_use import (
     acting_key,
     applied,
 )
+from imageloom.runtime.autoencoder import in_tiles, own_dtype
 from imageloom.runtime.families import Family, Lane, Prompt, Start, open_family
 from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
+from imageloom.runtime.parts import Parts
 from imageloom.runtime.previews import ColourMap, estimate
+from imageloom.runtime.relief import Coding, Relief, Size
 from imageloom.runtime.rows import Row
 from imageloom.runtime.schedulers import make_scheduler, step_options
 from imageloom.runtime.setup import setup_of
 from imageloom.runtime.stock import StockPipeline, load_pipeline, module_bytes, usable_strength
 from imageloom.runtime.torch_device import TorchDevice
-
-_log = structlog.get_logger("imageloom.device")
 
 # Prompts of the latest tasks: of SDXL one takes 0.6 MB, of Flux 4 MB.
 KEPT_PROMPTS: Final = 64
@@ -45,16 +46,20 @@ KEPT_PROMPTS: Final = 64
 Adapters = list[tuple[Fitted, float]]
 
 
-def load_drawing(model: Model, device: TorchDevice) -> Denoiser | StockPipeline:
+def load_drawing(
+    model: Model, device: TorchDevice, *, relief: Relief | None = None
+) -> Denoiser | StockPipeline:
     """Return a base model ready to draw: stepped by us where its family is known, else stock.
 
-    Raises: ModelNotInstalled, BadWeights.
+    `relief` is what was done so far for the model where memory did not suffice.
+    Raises: ModelNotInstalled, BadWeights; torch.OutOfMemoryError.
     """
-    pipeline = load_pipeline(model, device)
-    family = open_family(model, pipeline)
+    relief = relief or Relief(model.name)
+    pipeline = load_pipeline(model, device, offloaded=relief.offloaded)
+    family = open_family(model, pipeline, device.device)
     if family is None:
-        return StockPipeline(model, pipeline)
-    return Denoiser(model, pipeline, family)
+        return StockPipeline(model, pipeline.to(device.device), relief)
+    return Denoiser(model, pipeline, family, device.device, relief)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +71,31 @@ class _LaneInput:
 class Denoiser:
     """A loaded pipeline of a known family."""
 
-    def __init__(self, model: Model, pipeline: Any, family: Family) -> None:
+    def __init__(
+        self,
+        model: Model,
+        pipeline: Any,
+        family: Family,
+        device: torch.device,
+        relief: Relief | None = None,
+    ) -> None:
         self._pipeline = pipeline
         self._family = family
-        self._adapters = PipelineAdapters(pipeline, model_name=model.name)
+        self._device = device
+        self._relief = relief or Relief(model.name)
+        self._parts = Parts(pipeline, device)
+        self._adapters = PipelineAdapters(pipeline, model_name=model.name, device=device)
         self._acting = LaneAdapters()
         self._lane_wise = LaneWise(family.network)
         self._prompts: OrderedDict[tuple[object, ...], Prompt] = OrderedDict()
         self._base_bytes = module_bytes(pipeline)
-        self._most_rows: dict[object, int] = {}
         self._colours: ColourMap | None = None
 
     @property
     def weight_bytes(self) -> int:
-        """The bytes of the base and of the adapters that are kept beside it."""
-        return self._base_bytes + self._adapters.weight_bytes
+        """The bytes on the device: of the base and of the adapters that are kept beside it."""
+        base = self._parts.largest_bytes if self._relief.offloaded else self._base_bytes
+        return base + self._adapters.weight_bytes
 
     def read_adapters(self, uses: Sequence[LoraUse]) -> Adapters:
         """Return adapters with their weights, read where they are not kept. Safe off the loop.
@@ -96,22 +111,14 @@ class Denoiser:
         change its bits.
         """
         acting = self._adapters.as_one(work.loras, adapters, self._family.network)
-        lanes = self._lanes(work, adapters)
+        lanes = self._relief.relieved(lambda: self._lanes(work, adapters))
         # On a CPU it costs nothing measurable, so all have it there.
-        exact = work.exact or self._pipeline.device.type == "cpu"
+        exact = work.exact or self._device.type == "cpu"
         for seed in work.seeds:
-            generator = torch.Generator("cpu").manual_seed(seed)
-            scheduler = make_scheduler(work.scheduler, self._pipeline.scheduler)
-            latents, timesteps = self._family.begin(
-                Start(
-                    width=work.width,
-                    height=work.height,
-                    steps=work.steps,
-                    image=work.image,
-                    strength=usable_strength(work.strength, work.steps),
-                    scheduler=scheduler,
-                    generator=generator,
-                )
+            start, latents, timesteps = self._relief.relieved(
+                partial(self._begun, work, seed),
+                coding="encode" if work.image else None,
+                size=(work.width, work.height),
             )
             yield Row(
                 seed=seed,
@@ -119,8 +126,8 @@ class Denoiser:
                 lanes=lanes * 2 if exact and len(lanes) == 1 else lanes,
                 guided=len(lanes) == 2,
                 guidance_scale=work.guidance_scale,
-                scheduler=scheduler,
-                step_options=step_options(scheduler, generator),
+                scheduler=start.scheduler,
+                step_options=step_options(start.scheduler, start.generator),
                 timesteps=list(timesteps),
                 # An autoencoder may answer in another memory format, for which convolutions have
                 # other kernels: all rows have one, so that all have the same.
@@ -132,22 +139,50 @@ class Denoiser:
 
     def most_rows(self, row: Row) -> int | None:
         """Return how many rows like this one fit in memory, None where that was never too many."""
-        return self._most_rows.get(row.fits)
+        return self._relief.most_rows(row.fits)
 
     def remember_too_many(self, rows: Sequence[Row]) -> None:
         """Note that so many rows of one kind do not fit in memory, and give blocks back."""
-        self._most_rows[rows[0].fits] = max(1, len(rows) // 2)
-        _log.warning("out_of_memory", rows=len(rows), from_now_on=self._most_rows[rows[0].fits])
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._relief.halve(rows[0].fits, len(rows))
 
     def step(self, rows: Sequence[Row]) -> None:
         """Do one denoising step of rows that fit together (`Row.fits`), in one forward pass.
 
-        Where it raises, every row is before its step or behind it.
+        Where it raises, every row is before its step or behind it. Where memory does not suffice
+        for one row, more is given up for it (`Relief`); where it does not for several, who asked
+        can ask for fewer.
         """
         sizes = [len(row.lanes) for row in rows]
+        forward = partial(self._forward, rows)
+        answers = forward() if len(rows) > 1 else self._relief.relieved(forward)
+        for row, answer in zip(rows, torch.split(answers, sizes), strict=True):
+            _advance(row, answer)
+
+    def finish(self, row: Row) -> Picture:
+        """Return the picture of a row that is done; decoded alone, for its bits."""
+        return self._decoded(row.latents, row.size)
+
+    def preview(self, row: Row) -> Picture | None:
+        """Return what a row may become, a pixel for each latent; None where there is no news."""
+        if row.estimate is None:
+            return None
+        family = self._family
+        latents, row.estimate = family.unpacked(row.estimate, size=row.size), None
+        if self._colours is None:
+            self._colours = ColourMap.fitted(
+                lambda drawn, size: self._decoded(family.packed(drawn), size),
+                like=latents,
+                factor=row.size[0] // latents.shape[-1],
+            )
+        return self._colours.picture(latents)
+
+    def setup(self, row: Row) -> Setup:
+        """Return how a row is drawn."""
+        return setup_of(self._pipeline, row.scheduler, path="rows")
+
+    def _forward(self, rows: Sequence[Row]) -> Tensor:
+        """Return the network's answers to all lanes of the rows."""
+        self._parts.bring("network", alone=self._relief.offloaded)
         lanes = [_LaneInput(row, lane) for row in rows for lane in row.lanes]
         inputs = torch.cat([_scaled(row) for row in rows])
         timesteps = torch.stack([_timestep(row) for row in rows for _ in row.lanes])
@@ -164,33 +199,42 @@ class Denoiser:
             )
 
         if exact:
-            answers = self._lane_wise.run(call, len(rows), shape=rows[0].fits)
-        else:
-            answers = call(range(len(lanes)))
-        for row, answer in zip(rows, torch.split(answers, sizes), strict=True):
-            _advance(row, answer)
+            return self._lane_wise.run(call, len(rows), shape=rows[0].fits)
+        return call(range(len(lanes)))
 
-    def finish(self, row: Row) -> Picture:
-        """Return the picture of a row that is done; decoded alone, for its bits."""
-        return self._family.decode(row.latents, size=row.size)
+    def _begun(self, work: GenerationWork, seed: int) -> tuple[Start, Tensor, Tensor]:
+        """Return how a picture starts, its latents there and its timesteps.
 
-    def preview(self, row: Row) -> Picture | None:
-        """Return what a row may become, a pixel for each latent; None where there is no news."""
-        if row.estimate is None:
-            return None
-        family = self._family
-        latents, row.estimate = family.unpacked(row.estimate, size=row.size), None
-        if self._colours is None:
-            self._colours = ColourMap.fitted(
-                lambda drawn, size: family.decode(family.packed(drawn), size=size),
-                like=latents,
-                factor=row.size[0] // latents.shape[-1],
-            )
-        return self._colours.picture(latents)
+        Anew each time: to begin changes the scheduler, and draws from the generator.
+        """
+        start = Start(
+            width=work.width,
+            height=work.height,
+            steps=work.steps,
+            image=work.image,
+            strength=usable_strength(work.strength, work.steps),
+            scheduler=make_scheduler(work.scheduler, self._pipeline.scheduler),
+            generator=torch.Generator("cpu").manual_seed(seed),
+        )
+        if work.image is None:
+            return start, *self._family.begin(start)
+        with self._autoencoder("encode", (work.width, work.height)):
+            return start, *self._family.begin(start)
 
-    def setup(self, row: Row) -> Setup:
-        """Return how a row is drawn."""
-        return setup_of(self._pipeline, row.scheduler, path="rows")
+    def _decoded(self, latents: Tensor, size: Size) -> Picture:
+        def decode() -> Picture:
+            with self._autoencoder("decode", size):
+                return self._family.decode(latents, size=size)
+
+        return self._relief.relieved(decode, coding="decode", size=size)
+
+    @contextmanager
+    def _autoencoder(self, coding: Coding, size: Size) -> Iterator[None]:
+        """Have the autoencoder on the device for one picture of that size."""
+        self._parts.bring("autoencoder", alone=self._relief.offloaded)
+        vae, cuts = self._pipeline.vae, self._relief.cuts(coding, size)
+        with own_dtype(vae), in_tiles(vae, size=size, cuts=cuts):
+            yield
 
     def _lanes(self, work: GenerationWork, adapters: Adapters) -> tuple[Lane, ...]:
         key = acting_key(work.loras)
@@ -213,6 +257,7 @@ class Denoiser:
     def _prompt(self, text: str, adapters: ActingKey) -> Prompt:
         key = (text, adapters)
         if key not in self._prompts:
+            self._parts.bring("text", alone=self._relief.offloaded)
             self._prompts[key] = self._family.encode_prompt(text)
             if len(self._prompts) > KEPT_PROMPTS:
                 self._prompts.popitem(last=False)

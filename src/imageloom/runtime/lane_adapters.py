@@ -58,17 +58,18 @@ class LaneAdapters:
             return
         for handle in self._handles:
             handle.remove()
-        self._spans, self._stacked = spans, stacked
+        self._spans, self._stacked, self._handles = (), False, []
         by_layer: dict[Changeable, list[tuple[Span, Term]]] = {}
         for span in spans:
             for module, term in span.adapters.terms.items():
                 by_layer.setdefault(module, []).append((span, term))
-        self._handles = [
-            module.register_forward_hook(
-                _together(parts) if stacked and isinstance(module, nn.Linear) else _apart(parts)
-            )
+        # Made before any is set: to make one takes memory, which may not suffice.
+        hooks = {
+            module: _together(parts) if stacked and isinstance(module, nn.Linear) else _apart(parts)
             for module, parts in by_layer.items()
-        ]
+        }
+        self._handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
+        self._spans, self._stacked = spans, stacked
 
 
 def _spans(owners: Sequence[Owner], *, exact: bool) -> tuple[Span, ...]:

@@ -5,7 +5,6 @@ What is drawn with is held, and stays. Loading happens off the loop, one at a ti
 
 from __future__ import annotations
 
-import gc
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
@@ -15,7 +14,8 @@ import structlog
 import torch
 
 from imageloom.domain.catalog import Model
-from imageloom.runtime.torch_device import TorchDevice
+from imageloom.runtime.relief import Relief, forget_frames
+from imageloom.runtime.torch_device import TorchDevice, release_memory
 from imageloom.runtime.units import Loading
 
 _log = structlog.get_logger("imageloom.residency")
@@ -50,6 +50,7 @@ class Residency:
         self._held: Counter[Model] = Counter()
         self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
         self._reserved: dict[str, int] = {}
+        self._reliefs: dict[Model, Relief] = {}
 
     def get(self, model: Model, load: Callable[[Model, TorchDevice], L]) -> L:
         """Return what `load` makes of the model, loading it and evicting others if need be.
@@ -82,24 +83,26 @@ class Residency:
         """Give back what is reserved for an attempt that is over, and what it never asked for."""
         self._jobs.pop(key, None)
         if self._reserved.pop(key, None) is not None:
-            self.release_memory()
+            release_memory()
 
     def prepared(self, key: object, job: Callable[[], T]) -> T:
         """Return what `job` makes, done by the loader; `key` tells it from other jobs.
 
         What is for one attempt alone has its key, so that `release` forgets it.
 
+        Where memory does not suffice, it is done again without other models there, and a model
+        that draws is then loaded for its parts to take turns.
+
         Raises: what `job` raises; Loading.
         """
-        if self._loader is None:
-            return job()
-        if key not in self._jobs:
-            self._jobs[key] = self._loader.submit(job)
-        future = self._jobs[key]
-        if not future.done():
-            raise Loading(future)
-        del self._jobs[key]
-        return cast("T", future.result())
+        try:
+            return self._result(key, job)
+        except torch.OutOfMemoryError as exc:
+            forget_frames(exc)
+            failure = exc
+        if not self._make_do(key):
+            raise failure
+        return self.prepared(key, job)
 
     def hold(self, model: Model) -> None:
         """Keep a model in memory until it is let go as often as it was held."""
@@ -113,11 +116,42 @@ class Residency:
         """Return the names of the resident models, least recently used first."""
         return tuple(model.name for model in self._loaded)
 
-    def release_memory(self) -> None:
-        """Give cached blocks back to the device, as after an out-of-memory failure."""
-        gc.collect()
-        if self.device.device.type == "cuda":
-            torch.cuda.empty_cache()
+    def relief(self, model: Model) -> Relief:
+        """Return what was done so far for a model where memory did not suffice."""
+        if model not in self._reliefs:
+            self._reliefs[model] = Relief(model.name, evict=self.evict_idle)
+        return self._reliefs[model]
+
+    def evict_idle(self) -> bool:
+        """Drop every model that nobody draws with; False where there is none."""
+        idle = [model for model in self._loaded if not self._held[model]]
+        for model in idle:
+            self._evict(model)
+        return bool(idle)
+
+    def _result(self, key: object, job: Callable[[], T]) -> T:
+        if self._loader is None:
+            return job()
+        if key not in self._jobs:
+            self._jobs[key] = self._loader.submit(job)
+        future = self._jobs[key]
+        if not future.done():
+            raise Loading(future)
+        del self._jobs[key]
+        return cast("T", future.result())
+
+    def _make_do(self, key: object) -> bool:
+        """Free memory for what is loaded; False where nothing more can be done."""
+        release_memory()
+        if self.evict_idle():
+            return True
+        return isinstance(key, Model) and key.kind == "base" and self.relief(key).offload()
+
+    def _evict(self, model: Model) -> None:
+        loaded = self._loaded.pop(model)
+        _log.info("evicted", model=model.name, weight_bytes=loaded.weight_bytes)
+        del loaded
+        release_memory()
 
     def _make_room(self, needed: int) -> None:
         used = sum(loaded.weight_bytes for loaded in self._loaded.values())
@@ -126,10 +160,7 @@ class Residency:
         for model in [each for each in self._loaded if not self._held[each]]:
             if used + needed <= self.device.budget():
                 return
-            loaded = self._loaded.pop(model)
-            used -= loaded.weight_bytes
-            _log.info("evicted", model=model.name, weight_bytes=loaded.weight_bytes)
-            del loaded
-            self.release_memory()
+            used -= self._loaded[model].weight_bytes
+            self._evict(model)
         if used + needed > self.device.budget():
             _log.warning("over_budget", bytes=used + needed, budget=self.device.budget())

@@ -22,7 +22,10 @@ from imageloom.domain.messages import Setup
 from imageloom.domain.work import GenerationWork
 from imageloom.images import Picture
 from imageloom.runtime.adapter_use import PipelineAdapters, applied
+from imageloom.runtime.autoencoder import can_tile, in_tiles, own_dtype
+from imageloom.runtime.parts import weight_bytes
 from imageloom.runtime.pil import to_picture, to_pil
+from imageloom.runtime.relief import Relief
 from imageloom.runtime.setup import setup_of
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.weights import locate
@@ -30,10 +33,11 @@ from imageloom.runtime.weights import locate
 BetweenSteps = Callable[[float], None]
 
 
-def load_pipeline(model: Model, device: TorchDevice) -> Any:
-    """Return diffusers' pipeline of local weights on the device, a copy of the caller's own.
+def load_pipeline(model: Model, device: TorchDevice, *, offloaded: bool = False) -> Any:
+    """Return diffusers' pipeline of local weights, a copy of the caller's own.
 
-    Raises: ModelNotInstalled, BadWeights.
+    It is on the device, unless it is `offloaded`: then on the host.
+    Raises: ModelNotInstalled, BadWeights; torch.OutOfMemoryError.
     """
     folder = locate(model)
     diffusers_logging.set_verbosity_error()
@@ -53,24 +57,24 @@ def load_pipeline(model: Model, device: TorchDevice) -> Any:
             "the worker's log has the details"
         ) from exc
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device.device)
+    return pipeline if offloaded else pipeline.to(device.device)
 
 
 def module_bytes(pipeline: Any) -> int:
     """Return the bytes of a pipeline's weights."""
     return sum(
-        parameter.numel() * parameter.element_size()
+        weight_bytes(component)
         for component in pipeline.components.values()
         if isinstance(component, torch.nn.Module)
-        for parameter in component.parameters()
     )
 
 
 class StockPipeline:
     """A loaded model: text to image, and image to image on the same weights."""
 
-    def __init__(self, model: Model, text_to_image: Any) -> None:
+    def __init__(self, model: Model, text_to_image: Any, relief: Relief | None = None) -> None:
         self._model = model
+        self._relief = relief or Relief(model.name)
         self._text_to_image = text_to_image
         self._image_to_image: Any | None = None
         self._adapters = PipelineAdapters(text_to_image, model_name=model.name)
@@ -112,15 +116,23 @@ class StockPipeline:
 
         adapters = self._adapters.load(work.loras)
         self.weight_bytes = self._base_bytes + self._adapters.weight_bytes
-        with applied(adapters):
-            result = pipeline(
-                **{name: value for name, value in arguments.items() if name in accepted},
-                # On the CPU whatever the device, so that a seed means the same noise everywhere.
-                generator=torch.Generator("cpu").manual_seed(seed),
-                callback_on_step_end=after_step,
-                output_type="pil",
-            )
-        return to_picture(result.images[0])
+        vae, size = getattr(pipeline, "vae", None), (work.width, work.height)
+
+        def whole() -> Picture:
+            cuts = self._relief.cuts("decode", size)
+            with applied(adapters), in_tiles(vae, size=size, cuts=cuts), own_dtype(vae):
+                result = pipeline(
+                    **{name: value for name, value in arguments.items() if name in accepted},
+                    # On the CPU whatever the device: a seed means the same noise everywhere.
+                    generator=torch.Generator("cpu").manual_seed(seed),
+                    callback_on_step_end=after_step,
+                    output_type="pil",
+                )
+            return to_picture(result.images[0])
+
+        return self._relief.relieved(
+            whole, coding="decode" if can_tile(vae) else None, size=size, offload=False
+        )
 
     def _arguments(self, work: GenerationWork) -> tuple[Any, dict[str, Any]]:
         arguments: dict[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import platform
 from dataclasses import dataclass
 
@@ -30,6 +31,13 @@ class TorchDevice:
 
             return int(psutil.virtual_memory().total * 0.5)
         return int(self.info.memory_bytes * 0.75)
+
+
+def release_memory() -> None:
+    """Give cached blocks back to the device, as after memory did not suffice."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def choose_device(name: str, *, threads: int) -> TorchDevice:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from imageloom.domain.catalog import Model
@@ -17,8 +18,10 @@ from imageloom.runtime.families.stable_diffusion import StableDiffusion
 __all__ = ["Family", "Lane", "Prompt", "Start", "open_family"]
 
 
-def open_family(model: Model, pipeline: Any) -> Family | None:
+def open_family(model: Model, pipeline: Any, device: torch.device) -> Family | None:
     """Return the family of a loaded diffusers pipeline, None where it is none that we know.
+
+    It works on `device`, wherever parts of the pipeline are now.
 
     By the class of the pipeline, not by its bases: a subclass may do anything between two steps.
     """
@@ -28,7 +31,7 @@ def open_family(model: Model, pipeline: Any) -> Family | None:
         # Four latent channels and no guidance embedding: inpainting networks, and those distilled
         # to take guidance as an input, are called in other ways.
         if config.in_channels == config.out_channels and config.time_cond_proj_dim is None:
-            return StableDiffusion(pipeline, native_size=model.native_size)
+            return StableDiffusion(pipeline, device, native_size=model.native_size)
     if kind is FluxPipeline:
-        return Flux(pipeline)
+        return Flux(pipeline, device)
     return None

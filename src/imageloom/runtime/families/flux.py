@@ -22,8 +22,9 @@ from imageloom.runtime.pil import to_picture, to_pil
 class Flux:
     """The parts of a `FluxPipeline`."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, device: torch.device) -> None:
         self._pipeline = pipeline
+        self._device = device
         self._from_picture: Any | None = None
         self.network: nn.Module = pipeline.transformer
 
@@ -107,11 +108,6 @@ class Flux:
         width, height = size
         factor = self._pipeline.vae_scale_factor
         found: Tensor = self._pipeline._unpack_latents(latents, height, width, factor)  # noqa: SLF001
-        return found
-
-    @property
-    def _device(self) -> torch.device:
-        found: torch.device = self._pipeline.transformer.device
         return found
 
     @property

@@ -21,9 +21,10 @@ from imageloom.runtime.pil import to_picture, to_pil
 class StableDiffusion:
     """The parts of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`."""
 
-    def __init__(self, pipeline: Any, *, native_size: int | None) -> None:
+    def __init__(self, pipeline: Any, device: torch.device, *, native_size: int | None) -> None:
         """`native_size` is the side in pixels that an XL model is told whatever it draws."""
         self._pipeline = pipeline
+        self._device = device
         self._from_picture: Any | None = None
         self._xl = isinstance(pipeline, StableDiffusionXLPipeline)
         self._native_size = native_size
@@ -123,11 +124,6 @@ class StableDiffusion:
             do_denormalize=[True] if flagged is None else [not bad for bad in flagged],
         )
         return to_picture(image)
-
-    @property
-    def _device(self) -> torch.device:
-        found: torch.device = self._pipeline.unet.device
-        return found
 
     @property
     def _dtype(self) -> torch.dtype:

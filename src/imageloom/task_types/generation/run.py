@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
@@ -20,9 +21,10 @@ def open_units(work: bytes, attempt: Attempt, residency: Residency) -> Units:
     Raises: Loading while its model or its adapters are on their way; what loading them raises.
     """
     decoded = msgspec.msgpack.decode(work, type=GenerationWork)
-    drawing = residency.get(decoded.model, load_drawing)
+    relief = residency.relief(decoded.model)
+    drawing = residency.get(decoded.model, partial(load_drawing, relief=relief))
     if isinstance(drawing, StockPipeline):
-        return StockUnits(decoded, attempt, drawing)
+        return StockUnits(decoded, attempt, drawing, residency)
     adapters: Adapters = []
     if decoded.loras:
         adapters = residency.prepared(attempt.key, lambda: drawing.read_adapters(decoded.loras))
@@ -99,11 +101,19 @@ class RowUnits(Drawing):
 class StockUnits:
     """The pictures of one attempt by the stock pipeline, one a unit, in order."""
 
-    def __init__(self, work: GenerationWork, attempt: Attempt, pipeline: StockPipeline) -> None:
+    def __init__(
+        self,
+        work: GenerationWork,
+        attempt: Attempt,
+        pipeline: StockPipeline,
+        residency: Residency,
+    ) -> None:
         self._work = work
         self._attempt = attempt
         self._pipeline = pipeline
+        self._residency = residency
         self._index = 0
+        residency.hold(work.model)
 
     def step(self) -> bool:
         """Draw the next picture and deliver it; True when it was the last."""
@@ -119,3 +129,7 @@ class StockUnits:
         )
         self._index += 1
         return self._index == total
+
+    def close(self) -> None:
+        """Let go of the model."""
+        self._residency.let_go(self._work.model)

@@ -366,8 +366,10 @@ class _Starved(Denoiser):
         super().step(rows)
 
 
-def test_a_pass_that_does_not_fit_is_halved_and_remembered(tiny: Denoiser) -> None:
-    starved = _Starved(TINY, tiny._pipeline, tiny._family, tiny._device)
+def test_a_pass_that_does_not_fit_is_halved_and_remembered(
+    tiny: Denoiser, device: TorchDevice
+) -> None:
+    starved = _Starved(TINY, tiny._pipeline, tiny._family, device)
     rows = begun(starved, work(seeds=tuple(range(6))))
     stepped = step_rows(starved, rows)
     assert list(stepped.values()) == [None] * len(stepped)

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imageloom.domain.catalog import Kind
+from imageloom.domain.speed import Compile, Dtype, Speed
 
 
 class Limits(BaseSettings):
@@ -81,6 +82,17 @@ class Settings(BaseSettings):
     training_share: float = Field(
         0.1, ge=0, le=0.9, description="of a device that is never idle, what a training gets"
     )
+    dtype: Dtype = Field("auto", description="of weights: bfloat16 on a GPU, float32 on a CPU")
+    channels_last: bool = Field(True, description="the memory format of UNets")
+    fused_projections: bool = Field(
+        False, description="queries, keys and values in one product, in passes without adapters"
+    )
+    compile: Compile = Field(
+        "off", description="networks by torch.compile, in passes without adapters"
+    )
+    kept_prompts: int = Field(
+        64, ge=1, le=10_000, description="prompts whose embeddings a model keeps on the device"
+    )
     heartbeat_interval: float = Field(1.0, gt=0)
     lease_seconds: float = Field(
         8.0, gt=0, description="silence after which a worker's tasks are taken back"
@@ -95,6 +107,17 @@ class Settings(BaseSettings):
     listen_fd: int | None = Field(None, description="set by `serve` for the API: its socket")
     log_format: str = Field("auto", pattern="^(auto|json|text)$")
     limits: Limits = Field(default_factory=Limits)
+
+    @property
+    def speed(self) -> Speed:
+        """What the device process is told of bits, memory and speed."""
+        return Speed(
+            dtype=self.dtype,
+            channels_last=self.channels_last,
+            fused_projections=self.fused_projections,
+            compile=self.compile,
+            kept_prompts=self.kept_prompts,
+        )
 
     @property
     def default_models(self) -> dict[Kind, str]:

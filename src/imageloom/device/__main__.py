@@ -7,9 +7,11 @@ import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import setproctitle
 
 from imageloom.device.link import Link
+from imageloom.domain.speed import Speed
 from imageloom.logs import configure_logs
 
 
@@ -20,6 +22,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-format", default="auto")
+    parser.add_argument("--speed", default="{}", help="a `Speed` as JSON")
     args = parser.parse_args()
     setproctitle.setproctitle("imageloom device")
     # Ctrl-C in a terminal reaches every process; the parent decides when this one goes.
@@ -34,7 +37,8 @@ def main() -> None:
     from imageloom.runtime.residency import Residency
     from imageloom.runtime.torch_device import choose_device
 
-    device = choose_device(args.device, threads=args.threads)
+    speed = msgspec.json.decode(args.speed, type=Speed)
+    device = choose_device(args.device, threads=args.threads, speed=speed)
     link.send(device.ready())
     # Whether gradients are kept is a matter of each thread.
     loader = ThreadPoolExecutor(1, "loader", initializer=torch.set_grad_enabled, initargs=(False,))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,9 +29,10 @@ from imageloom.runtime.adapter_use import (
 )
 from imageloom.runtime.autoencoder import in_tiles, own_dtype
 from imageloom.runtime.families import Family, Lane, Prompt, Start, open_family
+from imageloom.runtime.fast_path import FastPath
 from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
-from imageloom.runtime.parts import Parts
+from imageloom.runtime.parts import Part, Parts
 from imageloom.runtime.previews import ColourMap, estimate
 from imageloom.runtime.relief import Coding, Relief, Size
 from imageloom.runtime.rows import Row
@@ -39,9 +40,6 @@ from imageloom.runtime.schedulers import make_scheduler, step_options
 from imageloom.runtime.setup import setup_of
 from imageloom.runtime.stock import StockPipeline, load_pipeline, module_bytes, usable_strength
 from imageloom.runtime.torch_device import TorchDevice
-
-# Prompts of the latest tasks: of SDXL one takes 0.6 MB, of Flux 4 MB.
-KEPT_PROMPTS: Final = 64
 
 Adapters = list[tuple[Fitted, float]]
 
@@ -56,10 +54,10 @@ def load_drawing(
     """
     relief = relief or Relief(model.name)
     pipeline = load_pipeline(model, device, offloaded=relief.offloaded)
-    family = open_family(model, pipeline, device.device)
+    family = open_family(model, pipeline, device)
     if family is None:
         return StockPipeline(model, pipeline.to(device.device), relief)
-    return Denoiser(model, pipeline, family, device.device, relief)
+    return Denoiser(model, pipeline, family, device, relief)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +74,22 @@ class Denoiser:
         model: Model,
         pipeline: Any,
         family: Family,
-        device: torch.device,
+        device: TorchDevice,
         relief: Relief | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._family = family
-        self._device = device
+        self._device = device.device
         self._relief = relief or Relief(model.name)
-        self._parts = Parts(pipeline, device)
-        self._adapters = PipelineAdapters(pipeline, model_name=model.name, device=device)
+        self._parts = Parts(pipeline, self._device)
+        self._adapters = PipelineAdapters(pipeline, model_name=model.name, device=self._device)
         self._acting = LaneAdapters()
         self._lane_wise = LaneWise(family.network)
         self._prompts: OrderedDict[tuple[object, ...], Prompt] = OrderedDict()
+        self._kept_prompts = device.speed.kept_prompts
         self._base_bytes = module_bytes(pipeline)
         self._colours: ColourMap | None = None
+        self._fast = FastPath(family.network, device.speed)
 
     @property
     def weight_bytes(self) -> int:
@@ -182,7 +182,7 @@ class Denoiser:
 
     def _forward(self, rows: Sequence[Row]) -> Tensor:
         """Return the network's answers to all lanes of the rows."""
-        self._parts.bring("network", alone=self._relief.offloaded)
+        self._bring("network")
         lanes = [_LaneInput(row, lane) for row in rows for lane in row.lanes]
         inputs = torch.cat([_scaled(row) for row in rows])
         timesteps = torch.stack([_timestep(row) for row in rows for _ in row.lanes])
@@ -198,9 +198,21 @@ class Denoiser:
                 tuple(lane.lane for lane in chosen),
             )
 
-        if exact:
-            return self._lane_wise.run(call, len(rows), shape=rows[0].fits)
-        return call(range(len(lanes)))
+        fast = not exact and all(row.adapters is None for row in rows)
+        with self._fast.taken(wanted=fast):
+            if exact:
+                return self._lane_wise.run(call, len(rows), shape=rows[0].fits)
+            if not fast:
+                return call(range(len(lanes)))
+            last = len(lanes) - 1
+            padded = [min(number, last) for number in range(self._fast.lanes(len(lanes)))]
+            return call(padded)[: len(lanes)]
+
+    def _bring(self, part: Part) -> None:
+        """Have a part of the model on the device."""
+        if self._relief.offloaded:
+            self._fast.give_up_memory()
+        self._parts.bring(part, alone=self._relief.offloaded)
 
     def _begun(self, work: GenerationWork, seed: int) -> tuple[Start, Tensor, Tensor]:
         """Return how a picture starts, its latents there and its timesteps.
@@ -231,7 +243,7 @@ class Denoiser:
     @contextmanager
     def _autoencoder(self, coding: Coding, size: Size) -> Iterator[None]:
         """Have the autoencoder on the device for one picture of that size."""
-        self._parts.bring("autoencoder", alone=self._relief.offloaded)
+        self._bring("autoencoder")
         vae, cuts = self._pipeline.vae, self._relief.cuts(coding, size)
         with own_dtype(vae), in_tiles(vae, size=size, cuts=cuts):
             yield
@@ -257,9 +269,9 @@ class Denoiser:
     def _prompt(self, text: str, adapters: ActingKey) -> Prompt:
         key = (text, adapters)
         if key not in self._prompts:
-            self._parts.bring("text", alone=self._relief.offloaded)
+            self._bring("text")
             self._prompts[key] = self._family.encode_prompt(text)
-            if len(self._prompts) > KEPT_PROMPTS:
+            while len(self._prompts) > self._kept_prompts:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(key)
         return self._prompts[key]

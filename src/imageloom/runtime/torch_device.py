@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import gc
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 import torch
 
 from imageloom.domain.errors import InvalidParams
 from imageloom.domain.messages import DeviceInfo, Ready
+from imageloom.domain.speed import Speed
+
+_DTYPES: Final = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TorchDevice:
-    """A torch device and the dtype that weights get on it."""
+    """A torch device, the dtype that weights get on it, and what else is chosen for speed."""
 
     device: torch.device
     dtype: torch.dtype
     info: DeviceInfo
+    speed: Speed = field(default_factory=Speed)
 
     def ready(self) -> Ready:
         """Return the message that says this device can work."""
@@ -40,12 +49,20 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def choose_device(name: str, *, threads: int) -> TorchDevice:
+def choose_device(name: str, *, threads: int, speed: Speed | None = None) -> TorchDevice:
     """Return the named device, or with `auto` the best there is; sets torch's thread number.
 
-    Weights are bf16 on a GPU that has it, else fp16, and fp32 on a CPU.
+    Unless `speed` says otherwise, weights are bf16 on a GPU that has it, else fp16, and fp32 on a
+    CPU.
     Raises: InvalidParams where the named device is not here.
     """
+    found = _found(name, threads=threads)
+    if speed is None:
+        return found
+    return replace(found, speed=speed, dtype=_DTYPES.get(speed.dtype, found.dtype))
+
+
+def _found(name: str, *, threads: int) -> TorchDevice:
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     # Fixed kernels: autotuning may choose others from run to run, and with them other last bits.

@@ -10,7 +10,9 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
+import msgspec
 import structlog
 
 from imageloom.domain.errors import DeviceLost
@@ -31,22 +33,32 @@ from imageloom.domain.messages import (
     encode_frame,
     frame_length,
 )
+from imageloom.domain.speed import Speed
 
 _log = structlog.get_logger("imageloom.worker")
 
 # A step that does not end within this is wedged, or a model is loading: then the process goes.
 STOP_TIMEOUT = 20.0  # seconds
+# The same where a step may compile its network first, which takes a minute or more.
+COMPILING_TIMEOUT = 600.0
 RESTART_DELAY = 1.0  # seconds; grows with each start that did not become ready
 RESTART_DELAY_LIMIT = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOptions:
-    """How the device process is started."""
+    """How the device process is started; compiled code is kept below `cache_dir`."""
 
     device: str
     threads: int
     log_format: str
+    speed: Speed
+    cache_dir: Path
+
+    @property
+    def stop_timeout(self) -> float:
+        """Return how many seconds a step may take before an attempt is dropped."""
+        return STOP_TIMEOUT if self.speed.compile == "off" else COMPILING_TIMEOUT
 
 
 class DeviceProcess:
@@ -106,13 +118,13 @@ class DeviceProcess:
         incoming = self._attempts.setdefault(key, asyncio.Queue())
         try:
             await self._send(Cancel(key=key))
-            async with asyncio.timeout(STOP_TIMEOUT):
+            async with asyncio.timeout(self._options.stop_timeout):
                 while True:
                     answer = await incoming.get()
                     if answer is None or isinstance(answer, Done | Errored | Stopped):
                         return
         except TimeoutError:
-            _log.warning("device_does_not_listen", key=key, after_s=STOP_TIMEOUT)
+            _log.warning("device_does_not_listen", key=key, after_s=self._options.stop_timeout)
             self.kill()
         except DeviceLost:
             return
@@ -138,7 +150,9 @@ class DeviceProcess:
         reader, writer = await asyncio.open_connection(sock=ours, limit=2**20)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command(theirs.fileno()), pass_fds=(theirs.fileno(),), env=_environment()
+                *self._command(theirs.fileno()),
+                pass_fds=(theirs.fileno(),),
+                env=_environment(self._options.cache_dir),
             )
         finally:
             theirs.close()
@@ -195,10 +209,11 @@ class DeviceProcess:
             f"--device={self._options.device}",
             f"--threads={self._options.threads}",
             f"--log-format={self._options.log_format}",
+            f"--speed={msgspec.json.encode(self._options.speed).decode()}",
         ]
 
 
-def _environment() -> dict[str, str]:
+def _environment(cache_dir: Path) -> dict[str, str]:
     """The device process reads weights from this machine only, whatever a library would like."""
     return {
         **os.environ,  # noqa: TID251  # passed on, not read
@@ -210,4 +225,6 @@ def _environment() -> dict[str, str]:
         # tenth of a denoising step was page faults. Weights are larger and do go back.
         "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
         "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
+        # Torch's own place is below /tmp, which a restart of the machine empties.
+        "TORCHINDUCTOR_CACHE_DIR": str(cache_dir.absolute() / "compiled"),
     }

@@ -68,6 +68,8 @@ class Worker:
                 device=settings.device,
                 threads=settings.device_threads,
                 log_format=settings.log_format,
+                speed=settings.speed,
+                cache_dir=settings.data_dir,
             )
         )
         self._gpu = GpuMeter()

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from imageloom.domain.catalog import Model
 from imageloom.runtime.families.family import Family, Lane, Prompt, Start
 from imageloom.runtime.families.flux import Flux
 from imageloom.runtime.families.stable_diffusion import StableDiffusion
+from imageloom.runtime.torch_device import TorchDevice
 
 __all__ = ["Family", "Lane", "Prompt", "Start", "open_family"]
 
 
-def open_family(model: Model, pipeline: Any, device: torch.device) -> Family | None:
+def open_family(model: Model, pipeline: Any, device: TorchDevice) -> Family | None:
     """Return the family of a loaded diffusers pipeline, None where it is none that we know.
 
     It works on `device`, wherever parts of the pipeline are now.
@@ -33,5 +33,5 @@ def open_family(model: Model, pipeline: Any, device: torch.device) -> Family | N
         if config.in_channels == config.out_channels and config.time_cond_proj_dim is None:
             return StableDiffusion(pipeline, device, native_size=model.native_size)
     if kind is FluxPipeline:
-        return Flux(pipeline, device)
+        return Flux(pipeline, device.device)
     return None

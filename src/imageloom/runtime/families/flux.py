@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from imageloom.images import Picture
 from imageloom.runtime.families.family import Lane, Prompt, Start
-from imageloom.runtime.pil import to_picture, to_pil
+from imageloom.runtime.pil import decoded_picture, to_pil
 
 
 class Flux:
@@ -95,8 +95,7 @@ class Flux:
         unpacked = self.unpacked(latents, size=size)
         unscaled = unpacked / config.scaling_factor + config.shift_factor
         decoded = pipeline.vae.decode(unscaled, return_dict=False)[0]
-        (image,) = pipeline.image_processor.postprocess(decoded, output_type="pil")
-        return to_picture(image)
+        return decoded_picture(decoded)
 
     def packed(self, latents: Tensor) -> Tensor:
         """Return latents [n, c, h, w] as tokens [n, h w / 4, 4 c]."""

@@ -15,21 +15,25 @@ from torch import Tensor, nn
 
 from imageloom.images import Picture
 from imageloom.runtime.families.family import Lane, Prompt, Start
-from imageloom.runtime.pil import to_picture, to_pil
+from imageloom.runtime.pil import decoded_picture, to_pil
+from imageloom.runtime.torch_device import TorchDevice
 
 
 class StableDiffusion:
     """The parts of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`."""
 
-    def __init__(self, pipeline: Any, device: torch.device, *, native_size: int | None) -> None:
+    def __init__(self, pipeline: Any, device: TorchDevice, *, native_size: int | None) -> None:
         """`native_size` is the side in pixels that an XL model is told whatever it draws."""
         self._pipeline = pipeline
-        self._device = device
+        self._device = device.device
         self._from_picture: Any | None = None
         self._xl = isinstance(pipeline, StableDiffusionXLPipeline)
         self._native_size = native_size
-        # A fifth faster on a CPU at eight rows, and what tensor cores want.
-        self.network: nn.Module = pipeline.unet.to(memory_format=torch.channels_last)
+        # Channels last: a fifth faster on a CPU at eight rows, and what tensor cores want.
+        self._format = (
+            torch.channels_last if device.speed.channels_last else torch.contiguous_format
+        )
+        self.network: nn.Module = pipeline.unet.to(memory_format=self._format)
 
     def encode_prompt(self, text: str) -> Prompt:
         found = self._pipeline.encode_prompt(
@@ -89,7 +93,7 @@ class StableDiffusion:
                 "time_ids": torch.cat(time_ids),
             }
         answer: Tensor = self.network(
-            latents.contiguous(memory_format=torch.channels_last),
+            latents.contiguous(memory_format=self._format),
             timesteps,
             encoder_hidden_states=torch.cat([lane.prompt.tokens for lane in lanes]),
             return_dict=False,
@@ -118,12 +122,7 @@ class StableDiffusion:
                 decoded = pipeline.watermark.apply_watermark(decoded)
         else:
             decoded, flagged = pipeline.run_safety_checker(decoded, self._device, self._dtype)
-        (image,) = pipeline.image_processor.postprocess(
-            decoded,
-            output_type="pil",
-            do_denormalize=[True] if flagged is None else [not bad for bad in flagged],
-        )
-        return to_picture(image)
+        return decoded_picture(decoded, denormalize=flagged is None or not flagged[0])
 
     @property
     def _dtype(self) -> torch.dtype:

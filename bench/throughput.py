@@ -19,14 +19,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns of torchvision; nobody needs that
 
 import httpx
 import msgspec
-import torch
-from safetensors.torch import save_file
 
 from imageloom.domain.catalog import BUILTIN
 from imageloom.domain.work import GenerationWork, LoraUse
@@ -34,6 +31,7 @@ from imageloom.images import encode_picture, resize_picture
 from imageloom.runtime.denoiser import Denoiser, load_drawing
 from imageloom.runtime.stock import StockPipeline
 from imageloom.runtime.torch_device import choose_device
+from random_adapters import write_adapters
 from serving import load, machine, server, word
 
 MODEL = next(model for model in BUILTIN if model.name == "imageloom-tiny")
@@ -69,7 +67,8 @@ def main() -> None:
         pairs = [[side() for side in sides] for _ in range(options.pairs)]
     _report("8 tasks in flight", "stock, one at a time", pairs, TARGET_STOCK)
     with tempfile.TemporaryDirectory(prefix="il-") as folder:
-        uses = _adapters(stock, Path(folder))
+        unet = stock._text_to_image.unet  # noqa: SLF001  # a bench looks inside
+        uses = write_adapters(unet, Path(folder), ranks=(4, 8, 16))
         one = _passes(denoiser, [uses[:1]] * TASKS)
         three = _passes(denoiser, [[uses[row % 3]] for row in range(TASKS)])
         turns = [[three(), one()] for _ in range(options.pairs + 1)][1:]
@@ -131,24 +130,6 @@ def _passes(denoiser: Denoiser, uses: list[list[LoraUse]]) -> Callable[[], float
         return time.perf_counter() - began
 
     return draw
-
-
-def _adapters(stock: StockPipeline, folder: Path) -> list[LoraUse]:
-    """Write three adapters of the UNet's transformers, of ranks 4, 8 and 16."""
-    pipeline: Any = stock._text_to_image  # noqa: SLF001  # a bench looks inside
-    uses = []
-    for rank in (4, 8, 16):
-        generator, tensors = torch.Generator().manual_seed(rank), {}
-        for path, layer in pipeline.unet.named_modules():
-            if isinstance(layer, torch.nn.Linear) and "transformer_blocks" in path:
-                out, into = layer.weight.shape
-                down, up = torch.randn(rank, into, generator=generator), torch.zeros(out, rank)
-                tensors[f"unet.{path}.lora_A.weight"] = down / rank
-                tensors[f"unet.{path}.lora_B.weight"] = up.normal_(0, 0.02, generator=generator)
-        file = folder / f"{rank}.safetensors"
-        save_file(tensors, file)
-        uses.append(LoraUse(name=str(rank), path=str(file), sha256=str(rank), weight=1.0))
-    return uses
 
 
 main()

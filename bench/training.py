@@ -28,6 +28,7 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns of torchvision; nobod
 
 import torch
 
+from gauge import matmul_tflops, wait
 from imageloom.domain.catalog import BUILTIN
 from imageloom.runtime.torch_device import TorchDevice, choose_device
 from sdxl import SIDE, Scale, build_sdxl
@@ -105,7 +106,7 @@ def _run_sdxl(folder: Path, scale: Scale, *, turns: int, steps: int) -> None:
     model = build_sdxl(folder / "sdxl", scale=scale, device=device.device, dtype=device.dtype)
     side = SIDE[scale]
     paths = draw_pictures(folder, side=side)
-    peak = _matmul_tflops(device, size=8192 if device.device.type == "cuda" else 512)
+    peak = matmul_tflops(device, size=8192 if device.device.type == "cuda" else 512)
     dtype = str(device.dtype).removeprefix("torch.")
     print(
         f"\nmodel          {model.name}, random weights, rank 16, {side} px, {dtype}, "
@@ -184,11 +185,11 @@ def _measure(device: TorchDevice, sides: Sequence[Side], *, turns: int, steps: i
 
 
 def _turn(device: TorchDevice, side: Side, steps: int) -> float:
-    _wait(device)
+    wait(device)
     began = time.perf_counter()
     for _ in range(steps):
         side.step()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - began
 
 
@@ -196,11 +197,6 @@ def _give_back(device: TorchDevice) -> None:
     gc.collect()  # a side and what it watches hold each other
     if device.device.type == "cuda":
         torch.cuda.empty_cache()
-
-
-def _wait(device: TorchDevice) -> None:
-    if device.device.type == "cuda":
-        torch.cuda.synchronize()
 
 
 class _Memory:
@@ -215,20 +211,6 @@ class _Memory:
     def most(self) -> int:
         """Return the most bytes so far; 0 on a CPU."""
         return torch.cuda.max_memory_allocated() - self._before if self._on_gpu else 0
-
-
-def _matmul_tflops(device: TorchDevice, *, size: int) -> float:
-    """Return what a plain product of two square matrices reaches: the best of five."""
-    one, other = (torch.randn(size, size, dtype=device.dtype, device=device.device) for _ in "ab")
-    best = 0.0
-    for _ in range(5):
-        _wait(device)
-        began = time.perf_counter()
-        for _ in range(10):
-            one @ other
-        _wait(device)
-        best = max(best, 10 * 2 * size**3 / (time.perf_counter() - began) / 1e12)
-    return best
 
 
 def _against(gain: float, target: float) -> str:

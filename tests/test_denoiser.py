@@ -345,7 +345,7 @@ def test_adapters_that_ran_out_of_memory_act_at_the_next_try(
     rows = [begun(tiny, asked)[0] for asked in mixed(adapters)]
     acting = LaneAdapters()
 
-    def run_out(_: object) -> None:
+    def run_out(*_: object) -> None:
         raise torch.OutOfMemoryError
 
     with monkeypatch.context() as patch:

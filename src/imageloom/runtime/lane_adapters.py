@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from torch.utils.hooks import RemovableHandle
 from imageloom.runtime.adapter_use import AdapterSet, Changeable, Term, change
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
+# Whole numbers as a tensor on a device; the same for most layers, and each costs a copy there.
+Indices = Callable[[tuple[int, ...], torch.device], Tensor]
 
 
 class Owner(Protocol):
@@ -64,8 +67,11 @@ class LaneAdapters:
             for module, term in span.adapters.terms.items():
                 by_layer.setdefault(module, []).append((span, term))
         # Made before any is set: to make one takes memory, which may not suffice.
+        indices = cache(_index)
         hooks = {
-            module: _together(parts) if stacked and isinstance(module, nn.Linear) else _apart(parts)
+            module: _together(parts, indices)
+            if stacked and isinstance(module, nn.Linear)
+            else _apart(parts)
             for module, parts in by_layer.items()
         }
         self._handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
@@ -94,33 +100,38 @@ def _apart(parts: Sequence[tuple[Span, Term]]) -> Hook:
     def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         for span, term in parts:
             x = inputs[0][span.start : span.stop]
-            output[span.start : span.stop] += change(term, x)
+            output[span.start : span.stop].add_(change(term, x))
         return output
 
     return hook
 
 
-def _together(parts: Sequence[tuple[Span, Term]]) -> Hook:
+def _together(parts: Sequence[tuple[Span, Term]], indices: Indices) -> Hook:
     """Return a hook that multiplies a matrix for each lane, all of them at once.
 
-    Ranks are filled up with zeros to the largest, which add nothing.
+    Ranks are filled up with zeros to the largest, which add nothing. Made whenever the rows change,
+    for hundreds of layers: so each set is filled up once, however many lanes it acts on.
     """
     rank = max(len(term.down) for _, term in parts)
-    downs = [_filled(term.down, rank, dim=0) for span, term in parts for _ in _lanes(span)]
-    ups = [_filled(term.up, rank, dim=1) for span, term in parts for _ in _lanes(span)]
-    down = torch.stack(downs).transpose(1, 2).contiguous()
-    up = torch.stack(ups).transpose(1, 2).contiguous()
+    terms = list({id(term): term for _, term in parts}.values())
+    places = {id(term): place for place, term in enumerate(terms)}
+    device = terms[0].down.device
+    of_lanes = indices(
+        tuple(places[id(term)] for span, term in parts for _ in _lanes(span)), device
+    )
+    down = _stacked([_filled(term.down, rank, dim=0) for term in terms], of_lanes)
+    up = _stacked([_filled(term.up, rank, dim=1) for term in terms], of_lanes)
     numbers = [lane for span, _ in parts for lane in _lanes(span)]
     gapless = all(after == before + 1 for before, after in pairwise(numbers))
     first, end = numbers[0], numbers[-1] + 1
-    lanes = torch.tensor(numbers, device=down.device)
+    lanes = None if gapless else indices(tuple(numbers), device)
 
     def hook(_module: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        x = inputs[0][first:end] if gapless else inputs[0][lanes]
+        x = inputs[0][first:end] if lanes is None else inputs[0][lanes]
         flat = x.reshape(len(numbers), -1, x.shape[-1])
         added = torch.bmm(torch.bmm(flat, down), up).view(*x.shape[:-1], -1)
-        if gapless:
-            output[first:end] += added
+        if lanes is None:
+            output[first:end].add_(added)
         else:
             output.index_add_(0, lanes, added)
         return output
@@ -132,6 +143,17 @@ def _lanes(span: Span) -> range:
     return range(span.start, span.stop)
 
 
+def _index(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    return torch.tensor(numbers, device=device)
+
+
+def _stacked(matrices: list[Tensor], places: Tensor) -> Tensor:
+    """Return the transposed matrices of the lanes [n, ...], of those at their places."""
+    return torch.stack(matrices).transpose(1, 2).contiguous().index_select(0, places)
+
+
 def _filled(matrix: Tensor, rank: int, *, dim: int) -> Tensor:
     missing = rank - matrix.shape[dim]
+    if not missing:
+        return matrix
     return functional.pad(matrix, (0, 0, 0, missing) if dim == 0 else (0, missing))

@@ -91,6 +91,9 @@ def test_fused_projections_draw_the_same_pictures(tiny: Denoiser, fused: Denoise
             layer.register_forward_hook(lambda *_: calls.append(1))
     pictures = drawn(fused, plain_tasks(3))
     assert calls
+    row = begun(fused, plain_tasks(1)[0])[0]
+    row.exact = False
+    assert fused.setup(row).device["projections"] == "fused"
     assert max(map(difference, pictures, drawn(tiny, plain_tasks(3)))) <= LEVELS
 
 

@@ -178,7 +178,10 @@ class Denoiser:
 
     def setup(self, row: Row) -> Setup:
         """Return how a row is drawn."""
-        return setup_of(self._pipeline, row.scheduler, path="rows")
+        also = self._relief.tiles(row.size)
+        if not row.exact:
+            also |= self._fast.named()
+        return setup_of(self._pipeline, row.scheduler, path="rows", device=self._device, also=also)
 
     def _forward(self, rows: Sequence[Row]) -> Tensor:
         """Return the network's answers to all lanes of the rows."""

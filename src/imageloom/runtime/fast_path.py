@@ -33,8 +33,8 @@ class FastPath:
     def __init__(self, network: Any, speed: Speed, *, backend: str = "inductor") -> None:
         """`backend` is torch.compile's; others than its own compile in seconds, for tests."""
         self._fused = FusedProjections(network) if speed.fused_projections else None
-        self._compiled = speed.compile != "off"
-        if self._compiled:
+        self._compiled = speed.compile
+        if self._compiled != "off":
             dynamo = torch._dynamo.config  # noqa: SLF001  # it has no public name
             dynamo.recompile_limit = MOST_SHAPES
             # What cannot be compiled here, where a compiler is missing, runs as it is.
@@ -50,7 +50,7 @@ class FastPath:
         """Run the network in the block by its fast path, or with `wanted` false by its plain."""
         if self._fused is not None:
             self._fused.use(wanted=wanted)
-        if not self._compiled or wanted:
+        if self._compiled == "off" or wanted:
             yield
             return
         with torch.compiler.set_stance("force_eager"):
@@ -61,7 +61,12 @@ class FastPath:
 
         Where it is compiled for fixed numbers; else `count`.
         """
-        return 1 << (count - 1).bit_length() if self._compiled else count
+        return count if self._compiled == "off" else 1 << (count - 1).bit_length()
+
+    def named(self) -> dict[str, str]:
+        """Return what the path is made of, for receipts; empty where it is the plain one."""
+        found = {"compiled": self._compiled} if self._compiled != "off" else {}
+        return {"projections": "fused", **found} if self._fused is not None else {**found}
 
     def give_up_memory(self) -> None:
         """Drop what the fast path has in memory beside the plain; it is slower from now on."""

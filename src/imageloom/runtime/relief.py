@@ -46,6 +46,14 @@ class Relief:
         """Return in how many tiles a side of such pictures is cut; 1 where they are whole."""
         return self._cuts.get((coding, size), 1)
 
+    def tiles(self, size: Size) -> dict[str, str]:
+        """Return how pictures of a size are cut, for their receipts; empty where they are whole."""
+        return {
+            f"tiles.{coding}": str(cuts)
+            for (coding, cut), cuts in self._cuts.items()
+            if cut == size
+        }
+
     def halve(self, fits: object, rows: int) -> None:
         """Take half as many rows in a pass from now on."""
         self._most_rows[fits] = max(1, rows // 2)

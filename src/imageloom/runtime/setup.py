@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,10 +12,18 @@ import torch
 from imageloom.domain.messages import Setup
 
 
-def setup_of(pipeline: Any, scheduler: Any, *, path: str) -> Setup:
-    """Return the settings of a scheduler, and what the pipeline's weights are on.
+def setup_of(
+    pipeline: Any,
+    scheduler: Any,
+    *,
+    path: str,
+    device: torch.device,
+    also: Mapping[str, str],
+) -> Setup:
+    """Return the settings of a scheduler, and what the network worked on.
 
-    `path` is `rows` where we step the network, `stock` where diffusers does.
+    `path` is `rows` where we step the network, `stock` where diffusers does; `also` is what else
+    was not as usual.
     """
     settings = {
         name: _plain(value)
@@ -27,7 +36,8 @@ def setup_of(pipeline: Any, scheduler: Any, *, path: str) -> Setup:
         device={
             "path": path,
             "dtype": str(network.dtype).removeprefix("torch."),
-            **_device(network.device),
+            **_device(device),
+            **also,
         },
     )
 

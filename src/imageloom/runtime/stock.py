@@ -86,10 +86,16 @@ class StockPipeline:
         """Read local weights onto the device. Raises: ModelNotInstalled, BadWeights."""
         return cls(model, load_pipeline(model, device))
 
-    def setup(self) -> Setup:
-        """Return how pictures are drawn."""
+    def setup(self, size: tuple[int, int]) -> Setup:
+        """Return how pictures of a size in pixels are drawn."""
         pipeline = self._text_to_image
-        return setup_of(pipeline, pipeline.scheduler, path="stock")
+        return setup_of(
+            pipeline,
+            pipeline.scheduler,
+            path="stock",
+            device=pipeline.device,
+            also=self._relief.tiles(size),
+        )
 
     def draw(self, work: GenerationWork, *, seed: int, between_steps: BetweenSteps) -> Picture:
         """Draw one picture of `work` with that seed.

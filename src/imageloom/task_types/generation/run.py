@@ -124,9 +124,8 @@ class StockUnits:
             seed=seed,
             between_steps=lambda done: self._attempt.between_steps((self._index + done) / total),
         )
-        self._attempt.deliver(
-            index=self._index, picture=picture, seed=seed, setup=self._pipeline.setup()
-        )
+        setup = self._pipeline.setup((self._work.width, self._work.height))
+        self._attempt.deliver(index=self._index, picture=picture, seed=seed, setup=setup)
         self._index += 1
         return self._index == total
 

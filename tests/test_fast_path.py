@@ -145,7 +145,7 @@ def compiled() -> Iterator[Denoiser]:
     denoiser = loaded(TINY, with_speed())
     config = torch._dynamo.config
     before = (config.recompile_limit, config.suppress_errors)
-    chosen = Speed(compile="blocks")
+    chosen = Speed(compile="blocks", fused_projections=True)
     denoiser._fast = FastPath(denoiser._family.network, chosen, backend="aot_eager")
     yield denoiser
     torch._dynamo.reset()

@@ -213,6 +213,12 @@ FAILURES = [
         True,
         "CUDA out of memory",
     ),
+    (
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        "out_of_memory",
+        True,
+        "CUDA out of memory",
+    ),
     (MemoryError(), "out_of_memory", True, "out of memory"),
     (ModelNotInstalled("the weights of x"), "model_not_installed", False, "the weights of x"),
     (InvalidParams("bad", param="image"), "invalid_params", False, "bad"),

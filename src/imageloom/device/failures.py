@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from imageloom.domain.errors import AttemptError, DeviceFault, ImageloomError, OutOfMemory
 from imageloom.domain.messages import Errored
+from imageloom.runtime.relief import is_out_of_memory
 
 
 def describe_failure(key: str, exc: Exception) -> Errored:
@@ -23,14 +22,14 @@ def describe_failure(key: str, exc: Exception) -> Errored:
 def _name(exc: Exception) -> ImageloomError:
     if isinstance(exc, ImageloomError):
         return exc
-    if isinstance(exc, torch.OutOfMemoryError):
+    if isinstance(exc, MemoryError) or "can't allocate memory" in str(exc):
+        return OutOfMemory("the worker is out of memory; ask for fewer or smaller pictures")
+    if is_out_of_memory(exc):
         # The user's client looks for this phrase.
         return OutOfMemory(
             "CUDA out of memory: the task does not fit on this device; ask for fewer or smaller "
             "pictures, or a smaller model"
         )
-    if isinstance(exc, MemoryError) or "can't allocate memory" in str(exc):
-        return OutOfMemory("the worker is out of memory; ask for fewer or smaller pictures")
     fault: AttemptError = DeviceFault(
         f"the device failed with {type(exc).__name__}; the worker's log has the details"
     )

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Final
 
-import torch
-
 from imageloom.runtime.denoiser import Denoiser
-from imageloom.runtime.relief import forget_frames
+from imageloom.runtime.relief import forget_frames, is_out_of_memory
 from imageloom.runtime.rows import Row
 from imageloom.runtime.units import Drawing
 
@@ -60,7 +58,7 @@ def step_rows(denoiser: Denoiser, rows: Sequence[Row]) -> Mapping[Row, Exception
     # Some may have had their step: it failed in the turn of another.
     left = [row for row, place in zip(rows, before, strict=True) if row.position == place]
     stepped = {row: None for row in rows if row not in left}
-    if isinstance(failure, torch.OutOfMemoryError):
+    if is_out_of_memory(failure):
         denoiser.remember_too_many(rows)
         return {**stepped, **step_rows(denoiser, left[: max(1, len(rows) // 2)])}
     return {**stepped, **{row: step_rows(denoiser, [row])[row] for row in left}}
@@ -70,10 +68,9 @@ def _failure(denoiser: Denoiser, rows: Sequence[Row]) -> Exception | None:
     """Step the rows and return what was raised, None where nothing was."""
     try:
         denoiser.step(rows)
-    except torch.OutOfMemoryError as exc:
-        # Else the activations of the pass that did not fit are there while a smaller one is tried.
-        forget_frames(exc)
-        return exc
     except Exception as exc:  # noqa: BLE001  # told to the attempt whose row it is
+        if is_out_of_memory(exc):
+            # Else the activations of the pass that did not fit are there while half is tried.
+            forget_frames(exc)
         return exc
     return None

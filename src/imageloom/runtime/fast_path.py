@@ -13,11 +13,7 @@ from typing import Any, Final
 
 import torch
 from diffusers.models.attention import AttentionModuleMixin
-from diffusers.models.attention_processor import (
-    Attention,
-    AttnProcessor2_0,
-    FusedAttnProcessor2_0,
-)
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from imageloom.domain.speed import Speed
@@ -82,13 +78,16 @@ class FusedProjections:
     """
 
     def __init__(self, network: Any) -> None:
-        network.fuse_qkv_projections()
-        self._layers = [
+        attention = [
             layer
             for layer in network.modules()
-            if isinstance(layer, Attention | AttentionModuleMixin) and _joined(layer)
+            if isinstance(layer, Attention | AttentionModuleMixin)
         ]
-        for layer in self._layers:
+        # Kept, not made anew: compiled code may look at which it was made for.
+        self._apart = {layer: layer.processor for layer in attention}
+        network.fuse_qkv_projections()
+        self._joined = {layer: layer.processor for layer in attention}
+        for layer in attention:
             for whole, parts in _joined(layer):
                 _share(whole, parts)
         self._on = True
@@ -97,20 +96,18 @@ class FusedProjections:
         """Run the layers fused from now on, or as they were."""
         if wanted == self._on:
             return
-        for layer in self._layers:
-            if isinstance(layer, Attention):
-                layer.set_processor(FusedAttnProcessor2_0() if wanted else AttnProcessor2_0())
+        for layer, processor in (self._joined if wanted else self._apart).items():
+            layer.processor = processor
             layer.fused_projections = wanted
         self._on = wanted
 
     def undo(self) -> None:
         """Run the layers as they were, and forget the joined weights."""
         self.use(wanted=False)
-        for layer in self._layers:
+        for layer in self._joined:
             for name in ("to_qkv", "to_kv", "to_added_qkv"):
                 if hasattr(layer, name):
                     delattr(layer, name)
-        self._layers = []
 
 
 def _joined(layer: Any) -> list[tuple[nn.Linear, Sequence[nn.Linear]]]:

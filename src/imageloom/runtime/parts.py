@@ -46,7 +46,7 @@ class Parts:
     def bring(self, part: Part, *, alone: bool) -> None:
         """Have a part on the device; with `alone` the others leave it first.
 
-        Raises: torch.OutOfMemoryError, and the part is then on the host.
+        Raises: RuntimeError where it does not fit, and the part is then on the host.
         """
         if alone:
             for other in self.present - {part}:
@@ -56,7 +56,7 @@ class Parts:
             return
         try:
             self._move(part, self._device)
-        except torch.OutOfMemoryError:
+        except RuntimeError:
             self._move(part, torch.device("cpu"))
             raise
         self.present.add(part)

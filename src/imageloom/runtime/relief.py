@@ -22,6 +22,14 @@ _log = structlog.get_logger("imageloom.device")
 MOST_CUTS: Final = 4
 LEAST_TILE: Final = 32  # pixels of a side
 
+# How libraries that allocate by themselves say it, in an error of no class of its own.
+_SIGNS: Final = (
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "MPS backend out of memory",
+    "can't allocate memory",
+)
+
 Coding = Literal["encode", "decode"]
 Size = tuple[int, int]
 T = TypeVar("T")
@@ -81,12 +89,14 @@ class Relief:
         `coding` says that it is the autoencoder's, on a picture of that `size` in pixels. Without
         `offload` the parts of the model cannot take turns.
 
-        Raises: what `work` raises; torch.OutOfMemoryError where no rung is left.
+        Raises: what `work` raises, out of memory where no rung is left.
         """
         while True:
             try:
                 return work()
-            except torch.OutOfMemoryError as exc:
+            except RuntimeError as exc:
+                if not is_out_of_memory(exc):
+                    raise
                 forget_frames(exc)
                 failure = exc
             release_memory()
@@ -109,6 +119,13 @@ class Relief:
 
     def _note(self, rung: str, **fields: object) -> None:
         _log.warning("out_of_memory", model=self._model, rung=rung, **fields)
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Whether memory did not suffice, the device's or that of the host."""
+    return isinstance(exc, torch.OutOfMemoryError) or (
+        isinstance(exc, RuntimeError) and any(sign in str(exc) for sign in _SIGNS)
+    )
 
 
 def forget_frames(exc: BaseException) -> None:

@@ -11,10 +11,9 @@ from concurrent.futures import Executor, Future
 from typing import Any, Protocol, TypeVar, cast
 
 import structlog
-import torch
 
 from imageloom.domain.catalog import Model
-from imageloom.runtime.relief import Relief, forget_frames
+from imageloom.runtime.relief import Relief, forget_frames, is_out_of_memory
 from imageloom.runtime.torch_device import TorchDevice, release_memory
 from imageloom.runtime.units import Loading
 
@@ -97,7 +96,9 @@ class Residency:
         """
         try:
             return self._result(key, job)
-        except torch.OutOfMemoryError as exc:
+        except RuntimeError as exc:
+            if not is_out_of_memory(exc):
+                raise
             forget_frames(exc)
             failure = exc
         if not self._make_do(key):

@@ -1,4 +1,4 @@
-"""What benches on a device share: to wait for it, and what it can do at most."""
+"""What benches on a device share: to wait for it, what it can do at most, and how it ran."""
 
 from __future__ import annotations
 
@@ -27,3 +27,13 @@ def matmul_tflops(device: TorchDevice, *, size: int) -> float:
         wait(device)
         best = max(best, 10 * 2 * size**3 / (time.perf_counter() - began) / 1e12)
     return best
+
+
+def power(device: TorchDevice) -> str:
+    """Return how a GPU ran a moment ago, where the machine says so; empty on a CPU."""
+    if device.device.type != "cuda":
+        return ""
+    try:
+        return f", at {torch.cuda.clock_rate()} MHz, {torch.cuda.power_draw() / 1000:.0f} W"
+    except Exception as exc:  # noqa: BLE001  # whatever the driver's library has against it
+        return f", clock unknown ({type(exc).__name__})"

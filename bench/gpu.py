@@ -21,21 +21,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # it warns of torchvision; nobody needs that
 
 import msgspec
 import torch
-from diffusers import AutoencoderKL
-from torch.utils.flop_counter import FlopCounterMode
 
-from gauge import matmul_tflops, wait
+from gauge import matmul_tflops, power, wait
+from gpu_report import STOCK, Report
 from imageloom.domain.catalog import Model
 from imageloom.domain.speed import Compile, Speed
 from imageloom.domain.work import GenerationWork, LoraUse
@@ -46,7 +44,7 @@ from imageloom.runtime.rows import Row
 from imageloom.runtime.stock import StockPipeline
 from imageloom.runtime.torch_device import TorchDevice, choose_device, release_memory
 from random_adapters import write_adapters
-from sdxl import SIDE, TOKENS, UNET, VAE, VAE_OF_BOTH, Scale, build_sdxl, unet
+from sdxl import SIDE, Scale, build_sdxl, tflop
 
 BATCHES = (1, 4, 8, 16)
 MIXED_ROWS = 8
@@ -83,23 +81,10 @@ def main() -> None:
             deadline=time.monotonic() + 60 * options.minutes,
         )
         bench.run(compiling=not options.plain)
-    report = bench.markdown()
-    print(f"\n{report}")
+    found = bench.report.markdown()
+    print(f"\n{found}")
     if options.out is not None:
-        options.out.write_text(report)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Line:
-    """Pictures of one side, and the seconds that they took, once for each turn."""
-
-    pictures: int
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def rate(self) -> float:
-        """Pictures a second, the median of the turns."""
-        return self.pictures / statistics.median(self.seconds)
+        options.out.write_text(found)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,13 +97,7 @@ class _Bench:
     device: TorchDevice
     work: GenerationWork
     deadline: float
-    peak: float  # TFLOP/s
-    tflop_of_lane: float
-    tflop_of_decode: float
-    lines: dict[str, _Line] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    targets: list[tuple[str, str, str, bool]] = field(default_factory=list)
-    _slowest: float = 0.0  # seconds a picture
+    report: Report
 
     @classmethod
     def build(cls, folder: Path, *, scale: Scale, steps: int, deadline: float) -> _Bench:
@@ -131,13 +110,18 @@ class _Bench:
         model = build_sdxl(folder / "sdxl", scale=scale, device=device.device, dtype=device.dtype)
         side, built = SIDE[scale], time.perf_counter() - began
         peak = matmul_tflops(device, size=512 if scale == "small" else 8192)
-        lane, decode = _tflop(scale)
+        lane, decode = tflop(scale)
+        dtype = str(device.dtype).removeprefix("torch.")
+        what = f"{model.name}, {side} px, {steps} steps, guidance on, {dtype}"
         print(
-            f"model          {model.name}, random weights, {side} px, {steps} steps, guidance on, "
-            f"{_name(device.dtype)}; built in {built:.0f} s\n"
-            f"matmul         {peak:.4g} TFLOP/s, {_name(device.dtype)}, square{_power(device)}\n"
+            f"model          {what}, random weights; built in {built:.0f} s\n"
+            f"matmul         {peak:.4g} TFLOP/s, {dtype}, square{power(device)}\n"
             f"TFLOP          {lane:.4g} a lane and step, {decode:.4g} a decode, "
             f"{2 * steps * lane + decode:.4g} a picture"
+        )
+        title = (
+            f"{datetime.now(UTC).date()}, {device.info.name}, {', '.join(_versions())}; {what}; "
+            f"a square product reaches {peak:.4g} TFLOP/s."
         )
         work = GenerationWork(
             model=model,
@@ -158,9 +142,7 @@ class _Bench:
             device=device,
             work=work,
             deadline=deadline,
-            peak=peak,
-            tflop_of_lane=lane,
-            tflop_of_decode=decode,
+            report=Report(title=title, peak=peak, tflop=2 * steps * lane + decode),
         )
 
     def run(self, *, compiling: bool) -> None:
@@ -179,54 +161,18 @@ class _Bench:
             _give_back()
         if compiling and self._is_time("stock, compiled", seconds=COMPILING):
             self._stock_compiled(stock)
-        self._judge()
-
-    def markdown(self) -> str:
-        """Return what was found as tables, to be kept in docs/benchmarks.md."""
-        per_picture = 2 * self.work.steps * self.tflop_of_lane + self.tflop_of_decode
-        rows = [
-            f"| {name} | {line.rate:.3g} | {line.rate * per_picture:.3g} "
-            f"| {line.rate * per_picture / self.peak:.0%} |"
-            for name, line in self.lines.items()
-        ]
-        judged = [
-            f"| {what} | {found} | {target} | {_word(good)} |"
-            for what, found, target, good in self.targets
-        ]
-        return "\n".join(
-            [
-                self._what(),
-                "",
-                "| Side | Pictures/s | TFLOP/s | Of the product |",
-                "|---|---|---|---|",
-                *rows,
-                "",
-                "| | Found | Target | |",
-                "|---|---|---|---|",
-                *judged,
-                "",
-                *[f"- {note}" for note in self.notes],
-                "",
-            ]
-        )
-
-    def _what(self) -> str:
-        return (
-            f"{datetime.now(UTC).date()}, {self.device.info.name}, {', '.join(_versions())}; "
-            f"{self.model.name}, {self.work.width} px, {self.work.steps} steps, guidance on, "
-            f"{_name(self.device.dtype)}; a square product reaches {self.peak:.4g} TFLOP/s."
-        )
+        self.report.judge(of_stock=TARGET_STOCK, of_peak=TARGET_PEAK)
 
     def _beside_stock(self, stock: StockPipeline, denoiser: Denoiser) -> None:
         sides: dict[str, tuple[int, Callable[[], object]]] = {
-            "stock, eager, one at a time": (1, partial(self._by_stock, stock))
+            STOCK: (1, partial(self._by_stock, stock))
         }
         for batch in BATCHES:
             sides[f"ours, {batch} in a pass"] = (batch, partial(self._by_ours, denoiser, batch))
         for name, (pictures, draw) in sides.items():
             self._measure(name, draw, pictures=pictures)
         for name, (pictures, draw) in sides.items():  # again: a card may have got warm meanwhile
-            if name in self.lines:
+            if name in self.report.lines:
                 self._measure(name, draw, pictures=pictures)
 
     def _adapters(self, denoiser: Denoiser) -> None:
@@ -254,8 +200,10 @@ class _Bench:
             )
             for name in ("three adapters mixed", "no adapter")
         )
-        self._target("three adapters mixed, of one", mixed, TARGET_MIXED)
-        self.notes.append(f"{MIXED_ROWS} rows without adapters: {none:.2f} x of those with one")
+        self.report.at_least("three adapters mixed, of one", mixed, TARGET_MIXED)
+        self.report.notes.append(
+            f"{MIXED_ROWS} rows without adapters: {none:.2f} x of those with one"
+        )
         self._switching(denoiser, uses, cold)
 
     def _switching(self, denoiser: Denoiser, uses: Sequence[LoraUse], cold: LoraUse) -> None:
@@ -264,19 +212,19 @@ class _Bench:
         found = self._switch(denoiser, one, other)
         mixed = self._rows(denoiser, len(uses), loras=[(use,) for use in uses])
         into = self._switch(denoiser, one, [row for row in mixed for _ in row.lanes])
-        self.notes.append(f"from one adapter to a mix of three, or back: {into:.1f} ms on average")
-        self.targets.append(
-            (
-                "adapter switch, warm",
-                f"{found:.2f} ms",
-                f"<= {TARGET_SWITCH:.0f} ms",
-                found <= TARGET_SWITCH,
-            )
+        self.report.notes.append(
+            f"from one adapter to a mix of three, or back: {into:.1f} ms on average"
+        )
+        self.report.target(
+            "adapter switch, warm",
+            found=f"{found:.2f} ms",
+            wanted=f"<= {TARGET_SWITCH:.0f} ms",
+            met=found <= TARGET_SWITCH,
         )
         began = self._now()
         self._rows(denoiser, 1, loras=[(cold,)])
         cold_ms = (self._now() - began) * 1000
-        self.notes.append(f"a row with an adapter from a file: begun in {cold_ms:.0f} ms")
+        self.report.notes.append(f"a row with an adapter from a file: begun in {cold_ms:.0f} ms")
 
     def _switch(self, denoiser: Denoiser, one: Sequence[Row], other: Sequence[Row]) -> float:
         """Return the milliseconds from the adapters of some lanes to those of others, and back."""
@@ -297,27 +245,20 @@ class _Bench:
             pictures = [self._in_company(denoiser, seeds, exact=exact) for seeds in companies]
             alone, rest = pictures[0], pictures[1:]
             worst = max(_apart(alone, other) for other in rest)
-            if exact:
-                same = all(other == alone for other in rest)
-                self.targets.append(
-                    (
-                        "exact, any company",
-                        "the same bits" if same else f"{worst} of 255",
-                        "the same bits",
-                        same,
-                    )
-                )
-                together = denoiser._lane_wise._together  # noqa: SLF001  # a bench looks inside
-                apart = [rows for (_, rows), fits in together.items() if not fits]
-                self.notes.append(
-                    f"exact passes of {apart} rows are made row by row"
-                    if apart
-                    else "exact rows share their passes"
-                )
-            else:
-                self.targets.append(
-                    ("default, any company", f"{worst} of 255", "<= 1 of 255", worst <= 1)
-                )
+            same = all(other == alone for other in rest)
+            self.report.target(
+                f"{'exact' if exact else 'default'}, any company",
+                found="the same bits" if same else f"{worst} of 255",
+                wanted="the same bits" if exact else "<= 1 of 255",
+                met=same or (worst <= 1 and not exact),
+            )
+        together = denoiser._lane_wise._together  # noqa: SLF001  # a bench looks inside
+        apart = [rows for (_, rows), fits in together.items() if not fits]
+        self.report.notes.append(
+            f"exact passes of {apart} rows are made row by row"
+            if apart
+            else "exact rows share their passes"
+        )
 
     def _in_company(self, denoiser: Denoiser, seeds: Sequence[int], *, exact: bool) -> Picture:
         works = [
@@ -344,7 +285,9 @@ class _Bench:
             rows = self._rows(denoiser, 1)
             began = self._now()
             denoiser.step(rows)
-            self.notes.append(f"{kind} compiled, first pass {name}: {self._now() - began:.1f} s")
+            self.report.notes.append(
+                f"{kind} compiled, first pass {name}: {self._now() - began:.1f} s"
+            )
         for batch in (1, 4):
             self._measure(
                 f"ours, {kind} compiled, {batch} in a pass",
@@ -361,16 +304,6 @@ class _Bench:
             partial(self._by_stock, stock),
             pictures=1,
         )
-
-    def _judge(self) -> None:
-        ours = {name: line.rate for name, line in self.lines.items() if name.startswith("ours")}
-        stock = self.lines.get("stock, eager, one at a time")
-        if not ours or stock is None:
-            return
-        best = max(ours, key=lambda name: ours[name])
-        per_picture = 2 * self.work.steps * self.tflop_of_lane + self.tflop_of_decode
-        self._target(f"{best}, of stock eager", ours[best] / stock.rate, TARGET_STOCK)
-        self._target(f"{best}, of the product", ours[best] * per_picture / self.peak, TARGET_PEAK)
 
     def _by_stock(self, stock: StockPipeline) -> None:
         stock.draw(self.work, seed=0, between_steps=lambda _: None)
@@ -410,8 +343,8 @@ class _Bench:
 
     def _measure(self, name: str, draw: Callable[[], object], *, pictures: int) -> None:
         """Draw once, the first time after one that warms up."""
-        turns = 1 if name in self.lines else 2
-        if not self._is_time(name, seconds=self._slowest * pictures * turns):
+        turns = 1 if name in self.report.lines else 2
+        if not self._is_time(name, seconds=self.report.slowest * pictures * turns):
             return
         try:
             if turns == 2:
@@ -420,23 +353,18 @@ class _Bench:
             draw()
             seconds = self._now() - began
         except torch.OutOfMemoryError:
-            self.notes.append(f"{name}: does not fit in memory")
-            self.lines.pop(name, None)
+            self.report.notes.append(f"{name}: does not fit in memory")
+            self.report.lines.pop(name, None)
             release_memory()
             return
-        self.lines.setdefault(name, _Line(pictures=pictures)).seconds.append(seconds)
-        self._slowest = max(self._slowest, seconds / pictures)
-        print(f"  {name:48} {seconds / pictures:8.3f} s a picture")
+        self.report.took(name, pictures=pictures, seconds=seconds)
 
     def _is_time(self, name: str, *, seconds: float) -> bool:
         """Whether so many seconds are left; it is noted where they are not."""
         there_is = time.monotonic() + seconds <= self.deadline
         if not there_is:
-            self.notes.append(f"{name}: no time was left")
+            self.report.notes.append(f"{name}: no time was left")
         return there_is
-
-    def _target(self, what: str, ratio: float, target: float) -> None:
-        self.targets.append((what, f"{ratio:.2f} x", f">= {target} x", ratio >= target))
 
     def _denoiser(self, device: TorchDevice) -> Denoiser:
         found = load_drawing(self.model, device)
@@ -453,22 +381,6 @@ class _Bench:
         return "inductor" if self.scale == "full" else "eager"
 
 
-def _tflop(scale: Scale) -> tuple[float, float]:
-    """Return the TFLOP of a lane's step and of a decode; a product with its addition is 2."""
-    told = UNET[scale]
-    pooled = told["projection_class_embeddings_input_dim"] - 6 * told["addition_time_embed_dim"]
-    with torch.device("meta"):
-        network, vae = unet(scale), AutoencoderKL(**VAE_OF_BOTH, **VAE[scale])
-        latents = torch.empty(1, 4, SIDE[scale] // 8, SIDE[scale] // 8)
-        tokens = torch.empty(1, TOKENS, told["cross_attention_dim"])
-        conditions = {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
-        with FlopCounterMode(display=False) as of_lane:
-            network(latents, torch.ones(1), tokens, added_cond_kwargs=conditions)
-        with FlopCounterMode(display=False) as of_decode:
-            vae.decode(latents)
-    return of_lane.get_total_flops() / 1e12, of_decode.get_total_flops() / 1e12
-
-
 def _apart(one: Picture, other: Picture) -> int:
     return max(abs(a - b) for a, b in zip(one.rgb, other.rgb, strict=True))
 
@@ -478,23 +390,9 @@ def _give_back() -> None:
     release_memory()
 
 
-def _name(dtype: Any) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _versions() -> list[str]:
     found = [f"{name} {version(name)}" for name in ("torch", "diffusers")]
     return [*found, f"CUDA {torch.version.cuda}"] if torch.version.cuda else found
-
-
-def _power(device: TorchDevice) -> str:
-    """Return how a GPU ran a moment ago, where the machine says so."""
-    if device.device.type != "cuda":
-        return ""
-    try:
-        return f", at {torch.cuda.clock_rate()} MHz, {torch.cuda.power_draw() / 1000:.0f} W"
-    except Exception as exc:  # noqa: BLE001  # whatever the driver's library has against it
-        return f", clock unknown ({type(exc).__name__})"
 
 
 def _machine(device: TorchDevice) -> str:
@@ -505,10 +403,6 @@ def _machine(device: TorchDevice) -> str:
         f"versions       {', '.join(_versions())}\n"
         f"load           {load} at the start"
     )
-
-
-def _word(good: bool) -> str:
-    return "PASS" if good else "FAIL"
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from diffusers import (
 )
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -167,6 +168,22 @@ def build_sdxl(
 def unet(scale: Scale) -> Any:
     """Return SDXL's UNet on torch's default device, with diffusers' first weights."""
     return UNet2DConditionModel(**UNET_OF_BOTH, **UNET[scale])
+
+
+def tflop(scale: Scale) -> tuple[float, float]:
+    """Return the TFLOP of one lane's step and of one decode; a product with its addition is 2."""
+    told = UNET[scale]
+    pooled = told["projection_class_embeddings_input_dim"] - 6 * told["addition_time_embed_dim"]
+    with torch.device("meta"), torch.no_grad():
+        network, vae = unet(scale), AutoencoderKL(**VAE_OF_BOTH, **VAE[scale])
+        latents = torch.empty(1, 4, SIDE[scale] // 8, SIDE[scale] // 8)
+        tokens = torch.empty(1, TOKENS, told["cross_attention_dim"])
+        conditions = {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}
+        with FlopCounterMode(display=False) as of_lane:
+            network(latents, torch.ones(1), tokens, added_cond_kwargs=conditions)
+        with FlopCounterMode(display=False) as of_decode:
+            vae.decode(latents)
+    return of_lane.get_total_flops() / 1e12, of_decode.get_total_flops() / 1e12
 
 
 @contextmanager

@@ -14,7 +14,13 @@ from imageloom.domain.speed import Speed
 from imageloom.domain.work import LoraUse
 from imageloom.images import Picture
 from imageloom.settings import Settings
-from imageloom.worker.device import COMPILING_TIMEOUT, STOP_TIMEOUT, DeviceOptions, DeviceProcess
+from imageloom.worker.device import (
+    COMPILING_TIMEOUT,
+    STOP_TIMEOUT,
+    DeviceOptions,
+    DeviceProcess,
+    _environment,
+)
 
 torch = pytest.importorskip("torch", reason="the worker's packages are not installed")
 
@@ -260,3 +266,4 @@ def test_settings_reach_the_device_process(monkeypatch: pytest.MonkeyPatch, tmp_
         kept_prompts=7,
     )
     assert options.stop_timeout == COMPILING_TIMEOUT > STOP_TIMEOUT
+    assert _environment(tmp_path)["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "compiled")

@@ -65,6 +65,18 @@ def test_generate_sends_every_parameter_by_its_name_in_the_api(server: FakeServe
     assert task.priority == -3
 
 
+def test_wait_is_a_preference_and_no_parameter(server: FakeServer) -> None:
+    client = server.client(timeout=10)
+    tasks = [
+        client.generate("a dress", wait=30),
+        client.process("upscale", image=f"{BASE}/a.jpg", wait=30),
+    ]
+    for task, request in zip(tasks, server.requests, strict=True):
+        assert "wait" not in server.bodies[task.id]
+        assert request.headers["Prefer"] == "wait=30"
+        assert request.extensions["timeout"]["read"] == 40  # it may take that much longer
+
+
 def test_local_image_is_uploaded_first(server: FakeServer, photo: Path) -> None:
     for image in (photo, str(photo)):
         task = server.client().generate("a dress", image=image)

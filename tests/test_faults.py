@@ -13,6 +13,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,13 @@ def test_task_survives_the_death_of_the_database(server: Live, away: float) -> N
     assert history(server, task_id) == ["1 completed completed"]
 
 
+def test_caller_who_waits_for_a_task_outlives_the_database(server: Live) -> None:
+    with waiting_caller(server) as answer:
+        os.kill(postmaster(server), signal.SIGKILL)
+    assert answer.result().status_code == 201
+    assert answer.result().json()["status"] == "completed"
+
+
 def test_task_survives_the_death_of_serve_itself() -> None:
     with tempfile.TemporaryDirectory(prefix="il-", ignore_cleanup_errors=True) as folder:
         data_dir = Path(folder) / "data"
@@ -145,6 +153,16 @@ def test_worker_told_to_end_hands_its_task_back(server: Live) -> None:
     os.kill(worker, signal.SIGTERM)
     finished(server, task_id)
     assert history(server, task_id) == ["1 interrupted pending", "2 completed completed"]
+
+
+def test_api_told_to_end_answers_those_who_wait(server: Live) -> None:
+    with waiting_caller(server) as answer:
+        (api,) = server.pids("imageloom api")
+        os.kill(api, signal.SIGTERM)
+        assert answer.result().status_code == 201
+    task = answer.result().json()
+    assert task["status"] == "running"
+    finished(server, task["id"])
 
 
 def test_serve_ends_everything_within_thirty_seconds() -> None:
@@ -233,6 +251,24 @@ def begun(server: Live, body: dict[str, Any] = SLOW) -> str:
     task_id = submit(server, body)
     wait_for(lambda: _reached(server, task_id, 1), what="progress")
     return task_id
+
+
+@contextmanager
+def waiting_caller(server: Live) -> Iterator[Future[httpx.Response]]:
+    """Have a caller wait for a task, for a minute but no longer than its patience of half of one.
+
+    The device is in the middle of the task when the block begins.
+    """
+    with server.client() as client, ThreadPoolExecutor(1) as pool:
+        headers = {"Prefer": "wait=60"}
+        answer = pool.submit(client.post, "/tasks/generation", json=SLOW, headers=headers)
+
+        def progress() -> bool:
+            running = client.get("/tasks", params={"status": "running"}).json()["items"]
+            return any(task["progress"] > 0 for task in running)
+
+        wait_for(progress, what="progress")
+        yield answer
 
 
 def finished(server: Live, task_id: str) -> dict[str, Any]:

@@ -25,16 +25,20 @@ from imageloom.core.services import Services
 
 
 def create_app(services: Services, *, public_url: str) -> ASGIApp:
-    """Return the app; while its lifespan runs, so do the chores that every process shares."""
+    """Return the app; while its lifespan runs, it does the shared chores and hears notices."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        chores = asyncio.create_task(maintain(services), name="maintain")
+        running = [
+            asyncio.create_task(maintain(services), name="maintain"),
+            asyncio.create_task(services.notices.listen(), name="listen"),
+        ]
         try:
             yield
         finally:
-            chores.cancel()
-            await asyncio.wait([chores])
+            for each in running:
+                each.cancel()
+            await asyncio.wait(running)
 
     app = _routes(lifespan=lifespan, public_url=public_url)
     app.state.context = Context(

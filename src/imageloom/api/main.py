@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import uvicorn
 
@@ -34,11 +35,15 @@ async def run_api(settings: Settings, database_url: str, listener: socket.socket
             lifespan="on",
             timeout_graceful_shutdown=10,
         )
-        await _Server(config).serve(sockets=[listener])
+        await _Server(config, let_go=services.notices.close).serve(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Ends by returning. uvicorn's own raises the signal again, and nothing after it is run."""
+
+    def __init__(self, config: uvicorn.Config, *, let_go: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._let_go = let_go
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -46,6 +51,11 @@ class _Server(uvicorn.Server):
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to end, and let those go who wait for a task: uvicorn waits for every answer."""
+        super().handle_exit(sig, frame)
+        self._let_go()
 
 
 def listen(host: str, port: int) -> socket.socket:

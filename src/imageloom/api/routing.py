@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from imageloom.api.shapes import ErrorView
@@ -48,11 +48,19 @@ def errors_of(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorView, "description": _MEANING[status]} for status in statuses}
 
 
-def json_body(schema: Mapping[str, Any], *, example: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what OpenAPI says of a route that reads its JSON itself and creates something."""
+def json_body(
+    schema: Mapping[str, Any],
+    *,
+    example: Mapping[str, Any],
+    headers: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return what OpenAPI says of a route that reads its JSON itself and creates something.
+
+    `headers` are those that it takes beside the idempotency key.
+    """
     content = {"application/json": {"schema": inline_refs(schema), "example": dict(example)}}
     return {
-        "parameters": [IDEMPOTENCY_KEY],
+        "parameters": [IDEMPOTENCY_KEY, *headers],
         "requestBody": {"required": True, "content": content},
     }
 

@@ -59,12 +59,16 @@ class Connection:
         params: Mapping[str, Any] | None = None,
         body: JSON | None = None,
         key: str | None = None,
+        wait: int | None = None,
     ) -> T:
         """Send one request, as often as it is worth it, and return what `read` makes of it.
 
+        With `wait` the server may take that many seconds longer over its answer, for a task to end.
         Raises: APIError for an error answer, ConnectionFailed for none.
         """
         headers = self._headers if key is None else self._headers | {"Idempotency-Key": key}
+        if wait is not None:
+            headers = headers | {"Prefer": f"wait={wait}"}
 
         def once() -> httpx.Response:
             request = self._http.build_request(
@@ -73,7 +77,7 @@ class Connection:
                 params=params,
                 json=body,
                 headers=headers,
-                timeout=self._timeout,
+                timeout=self._timeout + (wait or 0),
             )
             return self._send(request)
 

@@ -283,6 +283,7 @@ class Client:
         preview_every: int | None = None,
         priority: int | None = None,
         output_format: str | None = None,
+        wait: int | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Create a generation task and return it; `wait` for its images.
@@ -291,8 +292,9 @@ class Client:
         to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. With
         `preview_every` a running task has `previews`, new ones after so many denoising steps.
         `priority` is -10 to 10: of your own waiting tasks the highest is first. What is not given
-        is the server's to choose. Calling again under the same `idempotency_key` with
-        the same arguments returns the first task instead of making another.
+        is the server's to choose. With `wait`, whole seconds up to 60, the server answers when the
+        task is over, or then: what is quick needs no polls. Calling again under the same
+        `idempotency_key` with the same arguments returns the first task instead of making another.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when `image` cannot be read.
 
@@ -326,7 +328,7 @@ class Client:
             output_format=output_format,
         )
         return self._connection.call(
-            "POST", "/tasks/generation", body=body, key=key, read=self._task
+            "POST", "/tasks/generation", body=body, key=key, wait=wait, read=self._task
         )
 
     def process(
@@ -335,6 +337,7 @@ class Client:
         *,
         image: Source | None = None,
         images: Sequence[Source] | None = None,
+        wait: int | None = None,
         idempotency_key: str | None = None,
         **params: Any,
     ) -> Task:
@@ -345,7 +348,7 @@ class Client:
         `params` are `priority` and those of the operation, by their names in the API, such as
         `scale=4`; a path
         object or bytes among them, such as `background_image_url=Path("studio.jpg")`, is uploaded
-        too.
+        too. `wait` is that of `generate`.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when a file cannot be read.
 
@@ -363,7 +366,7 @@ class Client:
                 for index, each in enumerate(images)
             ]
         return self._connection.call(
-            "POST", "/tasks/processing", body=given(body), key=key, read=self._task
+            "POST", "/tasks/processing", body=given(body), key=key, wait=wait, read=self._task
         )
 
     @property

@@ -11,6 +11,7 @@ from imageloom.storage.base import Storage
 from imageloom.storage.opening import open_storage
 from imageloom.storage.signing import UrlSigner
 from imageloom.store import secrets
+from imageloom.store.notices import Notices
 from imageloom.store.pool import Pool, open_pool, transaction
 from imageloom.store.queue import Queue
 
@@ -22,6 +23,7 @@ class Services:
     settings: Settings
     pool: Pool
     queue: Queue
+    notices: Notices
     storage: Storage
     signer: UrlSigner
 
@@ -46,6 +48,7 @@ async def open_services(
                 settings=settings,
                 pool=pool,
                 queue=queue,
+                notices=Notices(database_url),
                 storage=storage,
                 signer=UrlSigner(secret),
             )

@@ -26,6 +26,15 @@ _after_commit: ContextVar[list[Callable[[], None]]] = ContextVar("after_commit")
 CHECK_TIMEOUT = 2.0  # seconds for "are you there", asked before every use of a connection
 TRANSACTION_TIMEOUT = 8.0  # seconds; ours take milliseconds, and a caller must hear 503 within 10
 
+# Keepalives notice a database that vanished without a word within 15 seconds.
+KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+    "connect_timeout": 5,
+}
+
 
 @asynccontextmanager
 async def open_pool(
@@ -38,15 +47,7 @@ async def open_pool(
     pool: Pool = AsyncConnectionPool(
         conninfo,
         connection_class=psycopg.AsyncConnection[DictRow],
-        # Keepalives notice a database that vanished without a word within 15 seconds.
-        kwargs={
-            "row_factory": dict_row,
-            "keepalives_idle": 5,
-            "keepalives_interval": 3,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 15_000,
-            "connect_timeout": 5,
-        },
+        kwargs={"row_factory": dict_row, **KEEPALIVE},
         min_size=2,
         max_size=max_size,
         timeout=wait,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from imageloom.api.auth import Reader, Writer
@@ -12,6 +12,7 @@ from imageloom.api.bodies import idempotency_use, read_json_object, refuse_query
 from imageloom.api.context import Context, InContext
 from imageloom.api.own_inputs import own_inputs
 from imageloom.api.paging import SpanQuery
+from imageloom.api.preference import PREFER, wait_as_preferred
 from imageloom.api.routing import both_slashes, errors_of, inline_refs, json_body
 from imageloom.api.shapes import OutputView, PageView, TaskView, output_view, task_view
 from imageloom.core import cancel as core_cancel
@@ -59,15 +60,19 @@ def tasks_router() -> APIRouter:
         responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
         openapi_extra=_any_type_body(),
     )
-    async def create_task(request: Request, context: InContext, tenant: Writer) -> TaskView:
+    async def create_task(
+        request: Request, response: Response, context: InContext, tenant: Writer
+    ) -> TaskView:
         body = await read_json_object(request)
         name = body.get("type")
         if not isinstance(name, str):
             raise InvalidParams(f"type: is required, one of {', '.join(TASK_TYPES)}", param="type")
         rest = {field: value for field, value in body.items() if field != "type"}
-        return await _create(
+        task = await _create(
             request, context, tenant, get_task_type(name), rest, route="tasks", sent=body
         )
+        task = await wait_as_preferred(request, response, context, task)
+        return task_view(task, context.urls)
 
     @both_slashes(
         router.get,
@@ -146,10 +151,12 @@ def tasks_router() -> APIRouter:
             201: {"links": _LINKS},
             **errors_of(401, 403, 404, 409, 410, 413, 415, 422, 503),
         },
-        openapi_extra=json_body(ReproduceBody.model_json_schema(), example={"output": 0}),
+        openapi_extra=json_body(
+            ReproduceBody.model_json_schema(), example={"output": 0}, headers=[PREFER]
+        ),
     )
     async def reproduce_output(
-        task_id: str, request: Request, context: InContext, tenant: Writer
+        task_id: str, request: Request, response: Response, context: InContext, tenant: Writer
     ) -> TaskView:
         refuse_query(request)
         body = await read_json_object(request)
@@ -161,6 +168,7 @@ def tasks_router() -> APIRouter:
             tenant=tenant,
             idempotency_use=idempotency_use(request, route=f"tasks/{task_id}/reproduce", body=body),
         )
+        task = await wait_as_preferred(request, response, context, task)
         return task_view(task, context.urls)
 
     return router
@@ -202,13 +210,17 @@ def _add_type(router: APIRouter, task_type: TaskType) -> None:
         operation_id=f"create_{name}_task",
         summary=task_type.summary,
         responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
-        openapi_extra=json_body(task_type.schema(), example=task_type.example),
+        openapi_extra=json_body(task_type.schema(), example=task_type.example, headers=[PREFER]),
     )
-    async def create_typed(request: Request, context: InContext, tenant: Writer) -> TaskView:
+    async def create_typed(
+        request: Request, response: Response, context: InContext, tenant: Writer
+    ) -> TaskView:
         body = await read_json_object(request)
-        return await _create(
+        task = await _create(
             request, context, tenant, task_type, body, route=f"tasks/{name}", sent=body
         )
+        task = await wait_as_preferred(request, response, context, task)
+        return task_view(task, context.urls)
 
     @both_slashes(
         router.get,
@@ -261,13 +273,13 @@ async def _create(
     *,
     route: str,
     sent: dict[str, Any],
-) -> TaskView:
+) -> Task:
     """Validate a body against its task type and submit it."""
     refuse_query(request)
     services = context.services
     prepared = await prepare_request(services, task_type, body, tenant=tenant)
     urls = input_urls(task_type.url_fields, prepared.params)
-    task = await submit(
+    return await submit(
         services,
         tenant=tenant,
         task_type=task_type.name,
@@ -276,7 +288,6 @@ async def _create(
         priority=prepared.priority,
         idempotency_use=idempotency_use(request, route=route, body=sent),
     )
-    return task_view(task, context.urls)
 
 
 async def _of_type(context: Context, task_id: str, tenant: str, name: str) -> Task:
@@ -297,4 +308,5 @@ def _any_type_body() -> dict[str, Any]:
             form["required"] = ["type", *form.get("required", [])]
             schemas.append(form)
     first = next(iter(TASK_TYPES.values()))
-    return json_body({"oneOf": schemas}, example={"type": first.name, **first.example})
+    example = {"type": first.name, **first.example}
+    return json_body({"oneOf": schemas}, example=example, headers=[PREFER])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from imageloom.api.auth import Reader, Writer
@@ -15,6 +15,7 @@ from imageloom.api.bodies import (
     refuse_query,
 )
 from imageloom.api.context import Context, InContext
+from imageloom.api.preference import PREFER, wait_as_preferred
 from imageloom.api.routing import both_slashes, errors_of, json_body
 from imageloom.api.training_shapes import (
     LossesView,
@@ -60,9 +61,13 @@ def training_router() -> APIRouter:
         operation_id="create_training",
         summary="Train an adapter of a base model on a data set",
         responses=errors_of(401, 403, 409, 413, 415, 422, 503),
-        openapi_extra=json_body(TrainingParams.model_json_schema(), example=_EXAMPLE),
+        openapi_extra=json_body(
+            TrainingParams.model_json_schema(), example=_EXAMPLE, headers=[PREFER]
+        ),
     )
-    async def create_training(request: Request, context: InContext, tenant: Writer) -> TrainingView:
+    async def create_training(
+        request: Request, response: Response, context: InContext, tenant: Writer
+    ) -> TrainingView:
         refuse_query(request)
         body = await read_json_object(request)
         asked = spec.parse(body)
@@ -78,6 +83,7 @@ def training_router() -> APIRouter:
             priority=asked.priority,
             idempotency_use=idempotency_use(request, route="training", body=body),
         )
+        await wait_as_preferred(request, response, context, task)
         return await _view(context, task.id, tenant)
 
     @both_slashes(

@@ -283,7 +283,13 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 T = TypeVar("T")
 
 
-def wait_for(condition: Callable[[], T | None], *, what: str, timeout: float = START_TIMEOUT) -> T:
+def wait_for(
+    condition: Callable[[], T | None],
+    *,
+    what: str,
+    timeout: float = START_TIMEOUT,
+    every: float = 0.02,
+) -> T:
     """Return the first true answer of `condition`; asks often and gives up after `timeout` seconds.
 
     A state is awaited, not a time: how long it takes decides nothing.
@@ -292,7 +298,7 @@ def wait_for(condition: Callable[[], T | None], *, what: str, timeout: float = S
     while time.monotonic() < deadline:
         if answer := condition():
             return answer
-        time.sleep(0.02)
+        time.sleep(every)
     raise AssertionError(f"waited {timeout:.0f} s in vain for {what}")
 
 

@@ -34,9 +34,13 @@ class ProgressWriter:
         self._writer: asyncio.Task[None] | None = None
 
     def note(self, progress: float) -> None:
-        """Remember how far the work is, 0 to 1; never goes back."""
-        self._newest = max(self._newest, min(progress, LIMIT))
-        self._changed.set()
+        """Remember how far the work is, 0 to 1; never goes back.
+
+        That it begins is no news: writing it would delay the first denoising step by an interval.
+        """
+        if (risen := min(progress, LIMIT)) > self._newest:
+            self._newest = risen
+            self._changed.set()
 
     async def __aenter__(self) -> Self:
         self._body = asyncio.current_task()

@@ -144,7 +144,8 @@ async def test_bad_field_is_refused_by_name(
         {"steps": 1, "num_outputs": 1, "guidance_scale": 0, "seed": 0, "width": 64, "height": 64},
         {"steps": 100, "num_outputs": 16, "guidance_scale": 30, "seed": MAX_SEED},
         {"steps": 1, "width": 2048, "height": 2048},
-        {"input_image_url": INPUT, "strength": 0.001},
+        {"input_image_url": INPUT, "strength": 0.01, "steps": 100},
+        {"input_image_url": INPUT, "steps": 1},  # the model's own strength gives way
         {"input_image_url": INPUT, "strength": 1},
         {"guidance_scale": 7},
         {"loras": []},
@@ -179,6 +180,8 @@ async def test_unknown_field_is_refused_with_a_suggestion(shared_api: httpx.Asyn
         ),
         ({"strength": 0.5}, "invalid_params", "strength"),
         ({"preview_every": 5, "model": "z-image-turbo"}, "invalid_params", "preview_every"),
+        ({"input_image_url": INPUT, "strength": 0.001}, "invalid_params", "strength"),
+        ({"input_image_url": INPUT, "strength": 0.5, "steps": 1}, "invalid_params", "strength"),
         ({"model": "no-such-model"}, "unknown_model", "model"),
         ({"loras": [ADAPTER]}, "unknown_model", "loras.0.name"),
         ({"loras": [{"name": "../../etc/passwd"}]}, "unknown_model", "loras.0.name"),

@@ -121,11 +121,13 @@ def _check_header(path: Path, limits: AdapterLimits) -> None:
         raise _Unfit(f"it has {size} bytes, the limit is {limits.file}")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    if length > min(limits.header, size - 8):
+    if length > size - 8:
         raise _Unfit(
             f"it is not safetensors, or cut short: it has {size} bytes, and its header would take "
-            f"{length}, the limit is {limits.header}"
+            f"{length}"
         )
+    if length > limits.header:
+        raise _Unfit(f"its header takes {length} bytes, the limit is {limits.header}")
 
 
 def _tensor(file: Any, key: str) -> Tensor:

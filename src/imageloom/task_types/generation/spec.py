@@ -54,7 +54,8 @@ class GenerationParams(TaskParams):
         gt=0,
         le=1,
         allow_inf_nan=False,
-        description="How much of the input picture is redrawn, above 0 to 1",
+        description="How much of the input picture is redrawn, above 0 to 1: that share of the "
+        "steps, at least one",
     )
     num_outputs: int = Field(1, ge=1, le=16, description="How many pictures")
     steps: int | None = Field(None, ge=1, le=100, description="Denoising steps")
@@ -144,6 +145,7 @@ class Generation:
             }
         )
         _check_limits(full, model, limits)
+        _check_strength(asked.strength, steps=full.steps or model.steps)
         _check_family(full, model)
         left_out = {name for name in _LEFT_OUT if not getattr(full, name)}
         if full.determinism == "default":
@@ -263,6 +265,17 @@ def _check_limits(params: GenerationParams, model: Model, limits: Limits) -> Non
             f"num_outputs x steps x pixels is {work:.3g}, over the limit of {limits.work:.3g}; "
             "ask for fewer outputs, fewer steps or smaller pictures",
             param="num_outputs",
+        )
+
+
+def _check_strength(strength: float | None, *, steps: int) -> None:
+    """Refuse a strength that leaves no denoising step. The model's own is raised where it does."""
+    if strength is not None and int(steps * strength) < 1:
+        least = math.ceil(1000 / steps) / 1000
+        raise InvalidParams(
+            f"strength: {strength:g} of {steps} steps leaves none; use {least:g} or more, or more "
+            "steps",
+            param="strength",
         )
 
 

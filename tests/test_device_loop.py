@@ -161,6 +161,15 @@ def test_every_task_shows_progress_before_any_has_ended(resident: Residency) -> 
     assert len(moving) == 8
 
 
+def test_long_work_of_a_tenant_rides_along_with_its_short(resident: Residency) -> None:
+    script = Script(*[run(f"{steps}/1", steps=steps) for steps in (30, 20, 10, 6)])
+    sent = work_off(resident, script)
+    first_end = next(place for place, each in enumerate(sent) if isinstance(each, Done))
+    moving = {e.key for e in sent[:first_end] if isinstance(e, Progress) and e.value > 0}
+    assert len(moving) == 4
+    assert script.ended() == ["6/1", "10/1", "20/1", "30/1"]
+
+
 def test_a_picture_is_the_same_in_company_and_alone(resident: Residency) -> None:
     (alone,) = pictures(work_off(resident, Script(run("x/1", seeds=(5,)))), "x/1").values()
     crowd = Script(run("y/1", seeds=(4, 5, 6)), run("z/1", tenant="b", steps=9, guidance_scale=1.0))

@@ -32,7 +32,8 @@ from imageloom.task_types.registry import ROW_QUEUES
 
 _log = structlog.get_logger("imageloom.device")
 
-# What an attempt that has not begun is taken to need, so that it begins soon: a few units.
+# What an attempt without a row is taken to need, so that it has one soon: a few units. A row that
+# rides along costs the others little; one that waits for its turn to begin leaves a place empty.
 _UNOPENED: Final = 2
 
 
@@ -52,7 +53,9 @@ class _Live:
 
     @property
     def remaining(self) -> int:
-        return self.units.remaining if isinstance(self.units, Drawing) else _UNOPENED
+        if isinstance(self.units, Drawing) and self.units.rows:
+            return self.units.remaining
+        return _UNOPENED
 
 
 class DeviceLoop:

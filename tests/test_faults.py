@@ -127,6 +127,19 @@ def test_caller_who_waits_for_a_task_outlives_the_database(server: Live) -> None
     assert answer.result().json()["status"] == "completed"
 
 
+def test_a_watcher_outlives_the_database(server: Live) -> None:
+    task_id = begun(server)
+    with (
+        server.client() as client,
+        client.stream("GET", f"/tasks/{task_id}/events") as stream,
+    ):
+        lines = stream.iter_lines()
+        assert next(lines).startswith("data: ")
+        os.kill(postmaster(server), signal.SIGKILL)
+        told = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert told[-1]["status"] == "completed"
+
+
 def test_task_survives_the_death_of_serve_itself() -> None:
     with tempfile.TemporaryDirectory(prefix="il-", ignore_cleanup_errors=True) as folder:
         data_dir = Path(folder) / "data"

@@ -19,7 +19,7 @@ from conftest import PUBLIC_URL
 from imageloom.api.app import create_app
 from imageloom.core import cancel as core_cancel
 from imageloom.core.services import Services
-from imageloom.store.notices import tell_over
+from imageloom.store.notices import CHANNEL
 from imageloom.store.pool import transaction
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ async def listening(services: Services) -> AsyncIterator[None]:
         with services.notices.expected("none") as heard:
             while not heard.is_set():
                 async with transaction(services.pool) as conn:
-                    await tell_over(conn, ["none"])
+                    await conn.execute("select pg_notify(%s, 'none completed')", (CHANNEL,))
                 await asyncio.sleep(0.01)
         yield
     finally:

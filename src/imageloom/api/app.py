@@ -14,6 +14,7 @@ from imageloom import __version__
 from imageloom.api.context import Context
 from imageloom.api.edge import Edge
 from imageloom.api.errors import install_handlers
+from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.tasks import tasks_router
@@ -67,6 +68,7 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         tasks_router(),
         workflows_router(),
         training_router(),
+        events_router(),
         files_router(),
         monitoring_router(),
     ):

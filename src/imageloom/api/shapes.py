@@ -147,6 +147,14 @@ class PreviewView(BaseModel):
     height: int
 
 
+class RunStepView(BaseModel):
+    """How a step of a run stands, in brief."""
+
+    name: str
+    status: str
+    progress: float
+
+
 class PlaceView(BaseModel):
     """Where a task stands in a workflow. `item` is which picture of its step it makes."""
 
@@ -381,7 +389,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         if detail
         else None,
         workflow=_place(task),
-        previews=[_preview_view(preview, urls) for preview in task.previews] or None,
+        previews=[preview_view(preview, urls) for preview in task.previews] or None,
         reproduces=OutputRefView(**asdict(task.reproduces)) if task.reproduces else None,
     )
 
@@ -414,7 +422,8 @@ def image_view(image: OutputImage, urls: Urls, *, receipt: Receipt | None = None
     )
 
 
-def _preview_view(preview: Preview, urls: Urls) -> PreviewView:
+def preview_view(preview: Preview, urls: Urls) -> PreviewView:
+    """Return a preview with a URL that works until a newer one takes its place."""
     told = asdict(preview)
     return PreviewView(url=urls.output(told.pop("key")), **told)
 

@@ -11,7 +11,7 @@ import structlog
 from imageloom.core.control import expire_approvals
 from imageloom.core.recover import Recovery
 from imageloom.core.services import Services
-from imageloom.store import files, idempotency, workers
+from imageloom.store import events, files, idempotency, workers
 from imageloom.store.pool import transaction
 
 _log = structlog.get_logger("imageloom.maintain")
@@ -30,9 +30,10 @@ async def maintain(services: Services) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Delete expired uploads and forget old idempotency keys and workers."""
+    """Delete expired uploads and forget old idempotency keys, events and workers."""
     async with transaction(services.pool) as conn:
         await idempotency.delete_old(conn)
+        await events.delete_old(conn)
         await workers.prune(conn)
         keys = await files.delete_expired(conn)
     if keys:

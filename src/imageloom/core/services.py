@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from imageloom.core.watching import Feeds
 from imageloom.settings import Settings
 from imageloom.storage.base import Storage
 from imageloom.storage.opening import open_storage
@@ -24,6 +25,7 @@ class Services:
     pool: Pool
     queue: Queue
     notices: Notices
+    feeds: Feeds
     storage: Storage
     signer: UrlSigner
 
@@ -43,12 +45,14 @@ async def open_services(
             secret = await secrets.get_or_create(conn, "url-signing")
         url = settings.storage_url or (settings.data_dir.resolve() / "storage").as_uri()
         storage = open_storage(url)
+        notices = Notices(database_url)
         try:
             yield Services(
                 settings=settings,
                 pool=pool,
                 queue=queue,
-                notices=Notices(database_url),
+                notices=notices,
+                feeds=Feeds(pool, notices),
                 storage=storage,
                 signer=UrlSigner(secret),
             )

@@ -17,7 +17,6 @@ from imageloom.core.services import Services
 from imageloom.domain.retry import decide
 from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
 from imageloom.store import tasks
-from imageloom.store.notices import tell_over
 from imageloom.store.pool import Connection, after_commit, transaction
 
 _log = structlog.get_logger("imageloom.task")
@@ -77,7 +76,6 @@ async def settle_in(
         lineage = settled.output.lineage or {}
         await publish_in(conn, settled, settled.output.adapter, lineage=lineage)
     if settled is not None and settled.status.terminal:
-        await tell_over(conn, [task_id])
         await task_ended(services, conn, settled)
     return settled
 
@@ -88,9 +86,7 @@ async def cancel_all_in(services: Services, conn: Connection, run_id: str) -> No
     The caller holds the run. Tasks that nobody has claimed have no attempt to be fenced by: they
     go in one statement, whatever their number.
     """
-    pending = await tasks.cancel_pending_of_run(conn, run_id)
-    await tell_over(conn, pending)
-    jobs = [job for job in pending.values() if job is not None]
+    jobs = await tasks.cancel_pending_of_run(conn, run_id)
     for task in await tasks.lock_live_of_run(conn, run_id):
         if task.job_id is not None:
             jobs.append(task.job_id)

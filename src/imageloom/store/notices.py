@@ -1,8 +1,8 @@
-"""Notices that a task is over, so that a process may wait for one without asking again and again.
+"""Notices that something became of a task or a run, so that a process need not ask again and again.
 
-Whoever ends a task tells it in the same transaction; each API process listens on one connection of
-its own, whatever the number of those who wait. A notice is a hint and never the truth: what a
-waiter does with it is look at the task's row.
+The triggers that write events tell it in the same transaction; each API process listens on one
+connection of its own, whatever the number of those who wait. A notice is a hint and never the
+truth: what a waiter does with it is look at the rows.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
 import psycopg
 import structlog
@@ -18,17 +20,19 @@ from psycopg.rows import dict_row
 
 from imageloom.store.pool import KEEPALIVE, Connection
 
-CHANNEL = "imageloom_task_over"
+CHANNEL: Final = "imageloom_event"
 LISTEN_AGAIN = 0.5  # seconds before a connection that broke is made anew
+_OVER: Final = frozenset({"completed", "failed", "cancelled"})
 
 _log = structlog.get_logger("imageloom.notices")
 
 
-async def tell_over(conn: Connection, task_ids: Iterable[str]) -> None:
-    """Tell every process that these tasks are over, when `conn` commits and only then."""
-    await conn.execute(
-        "select pg_notify(%s, id) from unnest(%s::text[]) as over (id)", (CHANNEL, list(task_ids))
-    )
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Waiter:
+    """Who wants to know of everything, or only that it is over."""
+
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    over_only: bool
 
 
 class Notices:
@@ -36,8 +40,8 @@ class Notices:
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
-        self._waiting: dict[str, list[asyncio.Event]] = {}
-        self._closed = False
+        self._waiting: dict[str, list[_Waiter]] = {}
+        self.closed = False
 
     @contextmanager
     def expected(self, task_id: str) -> Iterator[asyncio.Event]:
@@ -45,17 +49,14 @@ class Notices:
 
         Look at the task inside the block: it may have ended before.
         """
-        over = asyncio.Event()
-        if self._closed:
-            over.set()
-        waiting = self._waiting.setdefault(task_id, [])
-        waiting.append(over)
-        try:
+        with self._added(task_id, _Waiter(over_only=True)) as over:
             yield over
-        finally:
-            waiting.remove(over)
-            if not waiting:
-                self._waiting.pop(task_id, None)
+
+    @contextmanager
+    def watched(self, subject: str) -> Iterator[asyncio.Event]:
+        """Yield what is set whenever there may be news of a task or run; clear it, then look."""
+        with self._added(subject, _Waiter(over_only=False)) as news:
+            yield news
 
     async def listen(self) -> None:
         """Hear notices for ever, on a new connection whenever the old one breaks."""
@@ -68,8 +69,22 @@ class Notices:
 
     def close(self) -> None:
         """Let everybody go who waits now or later: the process is about to end."""
-        self._closed = True
-        self._wake(list(self._waiting))
+        self.closed = True
+        for subject in self._waiting:
+            self._wake(subject, over=True)
+
+    @contextmanager
+    def _added(self, subject: str, waiter: _Waiter) -> Iterator[asyncio.Event]:
+        if self.closed:
+            waiter.news.set()
+        waiting = self._waiting.setdefault(subject, [])
+        waiting.append(waiter)
+        try:
+            yield waiter.news
+        finally:
+            waiting.remove(waiter)
+            if not waiting:
+                self._waiting.pop(subject, None)
 
     async def _hear(self) -> None:
         conn: Connection = await psycopg.AsyncConnection.connect(
@@ -77,21 +92,27 @@ class Notices:
         )
         async with conn:
             await conn.execute(sql.SQL("listen {}").format(sql.Identifier(CHANNEL)))
-            # What was told while nobody listened.
-            self._wake(await _over_among(conn, list(self._waiting)))
+            await self._catch_up(conn)
             async for notice in conn.notifies():
-                self._wake([notice.payload])
+                subject, _, status = notice.payload.partition(" ")
+                self._wake(subject, over=status in _OVER)
 
-    def _wake(self, task_ids: Iterable[str]) -> None:
-        for task_id in task_ids:
-            for over in self._waiting.get(task_id, ()):
-                over.set()
+    async def _catch_up(self, conn: Connection) -> None:
+        """Wake those who may have missed what was told while nobody listened."""
+        over = await _over_among(conn, list(self._waiting))
+        for subject in list(self._waiting):
+            self._wake(subject, over=subject in over)
+
+    def _wake(self, subject: str, *, over: bool) -> None:
+        for waiter in self._waiting.get(subject, ()):
+            if over or not waiter.over_only:
+                waiter.news.set()
 
 
-async def _over_among(conn: Connection, task_ids: list[str]) -> list[str]:
+async def _over_among(conn: Connection, task_ids: Iterable[str]) -> set[str]:
     """Return those of the tasks that are over. Uses the primary key."""
     rows = await conn.execute(
-        "select id from task where id = any(%s) and status in ('completed', 'failed', 'cancelled')",
-        (task_ids,),
+        "select id from task where id = any(%s) and status = any(%s)",
+        (list(task_ids), list(_OVER)),
     )
-    return [row["id"] for row in await rows.fetchall()]
+    return {row["id"] for row in await rows.fetchall()}

@@ -145,15 +145,15 @@ async def lock_live_of_run(conn: Connection, run_id: str) -> list[Task]:
     return [_task(row) for row in await rows.fetchall()]
 
 
-async def cancel_pending_of_run(conn: Connection, run_id: str) -> dict[str, int | None]:
-    """Cancel a run's pending tasks and return their jobs by task id, for the caller to cancel."""
+async def cancel_pending_of_run(conn: Connection, run_id: str) -> list[int]:
+    """Cancel a run's pending tasks and return their jobs, for the caller to cancel too."""
     rows = await conn.execute(
         "update task set status = 'cancelled', job_id = null, completed_at = clock_timestamp()"
         " from (select id, job_id from task where run_id = %s and status = 'pending' for update)"
-        " as waiting where task.id = waiting.id returning waiting.id, waiting.job_id",
+        " as waiting where task.id = waiting.id returning waiting.job_id",
         (run_id,),
     )
-    return {row["id"]: row["job_id"] for row in await rows.fetchall()}
+    return [row["job_id"] for row in await rows.fetchall() if row["job_id"] is not None]
 
 
 async def mark_run_cleaned(conn: Connection, run_id: str) -> list[str]:

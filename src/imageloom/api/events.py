@@ -1,0 +1,158 @@
+"""Events of tasks and runs as a stream of server-sent events."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.sse import EventSourceResponse, format_sse_event
+from pydantic import BaseModel
+
+from imageloom.api.context import Context
+from imageloom.api.routing import errors_of
+from imageloom.api.shapes import (
+    OutputView,
+    PreviewView,
+    RunStepView,
+    Time,
+    output_view,
+    preview_view,
+)
+from imageloom.core.read import get_task
+from imageloom.core.workflows import WorkflowState
+from imageloom.domain.errors import InvalidParams
+from imageloom.domain.tasks import Preview, Status, Task
+from imageloom.domain.workflow import StepStatus, current_step
+from imageloom.store.events import Event
+
+_ID: Final = re.compile(r"([A-Za-z0-9_]{1,64})\.(\d{1,9})")
+_LAST: Final = "Last-Event-ID"
+HEADERS: Final = [
+    {
+        "name": _LAST,
+        "in": "header",
+        "required": False,
+        "description": "The id of the event after which to begin; a browser sends it by itself",
+        "schema": {"type": "string"},
+    }
+]
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Server-sent events, each with an id and JSON; the stream ends after the "
+        "one that says it is over. Comments in between say that the server is there",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    204: {"description": "It is over, and nothing came after that event"},
+    **errors_of(401, 403, 404, 422, 503),
+}
+
+Render = Callable[[Event], Awaitable[BaseModel]]
+
+
+class TaskEventView(BaseModel):
+    """What became of a task. `previews` while it runs and shows them, `output` once completed."""
+
+    id: str
+    type: str
+    status: str
+    progress: float
+    attempt: int
+    at: Time
+    error: str | None
+    previews: list[PreviewView] | None
+    output: OutputView | None
+
+
+class RunEventView(BaseModel):
+    """What became of a run of the workflow `id`."""
+
+    id: str
+    run_id: str
+    status: str
+    progress: float
+    current_step: int
+    at: Time
+    error: str | None
+    steps: list[RunStepView]
+
+
+async def task_events(request: Request, context: Context, task: Task) -> Response:
+    """Return the events of a task. Raises: InvalidParams, naming a senseless Last-Event-ID."""
+
+    async def render(event: Event) -> TaskEventView:
+        data, output = event.data, None
+        if data["status"] == Status.COMPLETED:
+            now = await get_task(context.services, task.id, tenant=task.tenant)
+            output = output_view(now.output, context.urls) if now.output else None
+        previews = [preview_view(Preview(**each), context.urls) for each in data["previews"] or ()]
+        return TaskEventView(
+            id=task.id,
+            type=task.type,
+            status=data["status"],
+            progress=data["progress"],
+            attempt=data["attempt"],
+            at=event.at,
+            error=data["error"],
+            previews=previews or None,
+            output=output,
+        )
+
+    return await _stream(request, context, task.id, render)
+
+
+async def run_events(request: Request, context: Context, state: WorkflowState) -> Response:
+    """Return the events of a workflow's run. Raises: as `task_events`."""
+
+    async def render(event: Event) -> RunEventView:
+        steps = event.data["steps"]
+        return RunEventView(
+            id=state.workflow.id,
+            run_id=state.run.id,
+            status=event.data["status"],
+            progress=event.data["progress"],
+            current_step=current_step([StepStatus(step["status"]) for step in steps]),
+            at=event.at,
+            error=event.data["error"],
+            steps=[RunStepView(**step) for step in steps],
+        )
+
+    return await _stream(request, context, state.run.id, render)
+
+
+async def _stream(request: Request, context: Context, subject: str, render: Render) -> Response:
+    feeds = context.services.feeds
+    opening = await feeds.open(subject, after=_last_seen(request, subject))
+    if opening.over:
+        return Response(status_code=204)  # a browser asks no more
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for event in feeds.follow(opening):
+            if event is None:
+                yield format_sse_event(comment="here")
+                continue
+            view = await render(event)
+            yield format_sse_event(
+                id=f"{subject}.{event.seq}",
+                data_str=json.dumps(view.model_dump(mode="json"), ensure_ascii=False),
+            )
+
+    return EventSourceResponse(
+        lines(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+
+
+def _last_seen(request: Request, subject: str) -> int | None:
+    """Return after which event to begin, None for the newest. Raises: InvalidParams."""
+    given = request.headers.get(_LAST)
+    if not given:
+        return None
+    found = _ID.fullmatch(given)
+    if found is None or found[1] != subject:
+        raise InvalidParams(
+            f"{_LAST}: {given[:80]!r} is not an event of this; send the id of one, or leave it out",
+            param=_LAST,
+        )
+    return int(found[2])

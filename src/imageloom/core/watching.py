@@ -1,0 +1,149 @@
+"""Watch a task or a run: its events as they happen, read once for all who watch it here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from imageloom.domain.errors import StoreUnavailable
+from imageloom.store import events
+from imageloom.store.events import Event
+from imageloom.store.notices import Notices
+from imageloom.store.pool import Pool, transaction
+
+_log = structlog.get_logger("imageloom.watching")
+
+HEARTBEAT: Final = 15.0  # seconds without an event, after which a watcher hears that we are there
+KEPT: Final = 500  # events of a subject in memory; who is slower reads them again
+LOOK_AGAIN: Final = 1.0  # seconds, where the database was away
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Feed:
+    """The events of one subject after `since`, the newest of them, and those who watch it here."""
+
+    since: int
+    events: list[Event] = field(default_factory=list)
+    watchers: set[asyncio.Event] = field(default_factory=set)
+    reader: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """Where a watcher begins: the `events` that it gets at once, all after that one.
+
+    `over` where none is left to come.
+    """
+
+    subject: str
+    events: list[Event]
+    after: int
+    over: bool = False
+
+
+class Feeds:
+    """The subjects that somebody watches in this process."""
+
+    def __init__(self, pool: Pool, notices: Notices) -> None:
+        self._pool = pool
+        self._notices = notices
+        self._feeds: dict[str, _Feed] = {}
+
+    async def open(self, subject: str, *, after: int | None) -> Opening:
+        """Return where a watcher begins: with what came after that event, else with the newest.
+
+        Raises: StoreUnavailable.
+        """
+        async with transaction(self._pool) as conn:
+            newest = await events.latest(conn, subject)
+            if after is None:
+                return Opening(subject=subject, events=[newest] if newest else [], after=0)
+            found = await events.after(conn, subject, after)
+        over = not found and newest is not None and newest.terminal
+        return Opening(subject=subject, events=found, after=after, over=over)
+
+    async def follow(self, opening: Opening) -> AsyncIterator[Event | None]:
+        """Yield the events of an opening and those that follow until the subject is over.
+
+        None is a heartbeat. Ends early where the process is about to.
+        """
+        found, seen = opening.events, opening.after
+        if found:
+            seen = found[-1].seq
+        async with self._feed(opening.subject, since=seen) as (feed, news):
+            while not (opening.over or self._notices.closed):
+                for event in found:
+                    yield event
+                    seen = event.seq
+                if found and found[-1].terminal:
+                    return
+                news.clear()
+                found = await self._after(opening.subject, feed, seen)
+                if not found and not await _set_within(news, HEARTBEAT):
+                    yield None
+
+    async def _after(self, subject: str, feed: _Feed, seen: int) -> list[Event]:
+        if seen >= feed.since:
+            return feed.events[seen - feed.since :]
+        # A watcher that is too slow for what is kept.
+        async with transaction(self._pool) as conn:
+            return await events.after(conn, subject, seen)
+
+    @asynccontextmanager
+    async def _feed(
+        self, subject: str, *, since: int
+    ) -> AsyncIterator[tuple[_Feed, asyncio.Event]]:
+        feed = self._feeds.get(subject)
+        if feed is None or feed.since > since:
+            # Who asks for what was before the feed began gets one of its own.
+            feed = _Feed(since=since)
+            self._feeds.setdefault(subject, feed)
+            feed.reader = asyncio.create_task(self._read(subject, feed), name="feed")
+        news = asyncio.Event()
+        feed.watchers.add(news)
+        try:
+            yield feed, news
+        finally:
+            feed.watchers.discard(news)
+            if not feed.watchers:
+                if self._feeds.get(subject) is feed:
+                    del self._feeds[subject]
+                if feed.reader is not None:
+                    feed.reader.cancel()
+
+    async def _read(self, subject: str, feed: _Feed) -> None:
+        """Read what is new of a subject, once for all who watch it, until nobody does."""
+        with self._notices.watched(subject) as told:
+            while not self._notices.closed:
+                told.clear()
+                try:
+                    async with transaction(self._pool) as conn:
+                        new = await events.after(conn, subject, feed.since + len(feed.events))
+                except StoreUnavailable as exc:
+                    _log.warning("events_not_read", subject=subject, error=exc.message)
+                    await asyncio.sleep(LOOK_AGAIN)
+                    told.set()
+                    continue
+                feed.events += new
+                late = max(0, len(feed.events) - KEPT)
+                del feed.events[:late]
+                feed.since += late
+                for watcher in feed.watchers:
+                    watcher.set()
+                await told.wait()
+            for watcher in feed.watchers:
+                watcher.set()
+
+
+async def _set_within(news: asyncio.Event, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,243 @@
+"""Events of tasks and runs: each change once, in order, and again for who asks from an earlier one.
+
+Streams of the app in this process are read whole, so these tests watch what is over or ends; the
+live server shows that events come as they happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from api_helpers import begun, completed, created, failed
+from imageloom.core import watching as core_watching
+from imageloom.core.claim import note_progress
+from imageloom.core.services import Services
+from imageloom.core.settle import settle
+from imageloom.core.watching import Feeds
+from imageloom.domain.tasks import Claim, Completed, Output
+from imageloom.store import events
+from imageloom.store.pool import transaction
+from workflow_helpers import fails_at, play, said, started, step
+
+if TYPE_CHECKING:
+    from conftest import Live
+
+Told = tuple[str, dict[str, Any]]
+
+
+def parsed(lines: Iterator[str]) -> Iterator[Told]:
+    """Yield the id and data of each event of a stream."""
+    event: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(": ")
+        if line == "" and "data" in event:
+            yield event["id"], json.loads(event["data"])
+            event = {}
+        elif name in ("id", "data"):
+            event[name] = value
+
+
+@pytest.fixture
+def services(shared_services: Services) -> Services:
+    return shared_services
+
+
+@pytest.fixture
+async def hearing(services: Services) -> AsyncIterator[None]:
+    """Hear notices, as an API process does."""
+    listening = asyncio.create_task(services.notices.listen())
+    yield
+    listening.cancel()
+    await asyncio.wait([listening])
+
+
+async def ended(services: Services, mine: Claim) -> None:
+    outcome = Completed(output=Output(images=()))
+    assert await settle(services, mine.task.id, attempt=mine.attempt, outcome=outcome)
+
+
+async def events_of(client: httpx.AsyncClient, path: str, after: str | None = None) -> list[Told]:
+    headers = {} if after is None else {"Last-Event-ID": after}
+    answer = await client.get(f"{path}/events", headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    return list(parsed(iter(answer.text.split("\n"))))
+
+
+async def test_every_change_is_an_event_and_can_be_replayed(
+    tenant: httpx.AsyncClient, services: Services, hearing: None
+) -> None:
+    task = await created(tenant)
+    path = f"/tasks/{task['id']}"
+    watching = asyncio.create_task(events_of(tenant, path))
+    mine = await begun(services, task)
+    for progress in (0.25, 0.25, 0.5):
+        await note_progress(services, mine, progress)
+    await ended(services, mine)
+    live = await watching
+    assert live[-1][1]["status"] == "completed"
+    assert live[-1][1]["output"] == {"images": []}
+    every = await events_of(tenant, path, after=f"{task['id']}.0")
+    told = [(each["status"], each["progress"], each["attempt"]) for _, each in every]
+    assert told == [
+        ("pending", 0, 0),
+        ("running", 0, 1),
+        ("running", 0.25, 1),
+        ("running", 0.5, 1),
+        ("completed", 1, 1),
+    ]
+    assert live == [each for each in every if each in live]  # none twice, none out of order
+    assert await events_of(tenant, path, after=every[2][0]) == every[3:]
+    assert await events_of(tenant, path) == every[-1:]
+    over = await tenant.get(f"{path}/events", headers={"Last-Event-ID": every[-1][0]})
+    assert over.status_code == 204
+
+
+async def test_a_stream_is_its_tenants_and_its_ids_are_its_own(
+    tenant: httpx.AsyncClient, stranger: httpx.AsyncClient
+) -> None:
+    first, second = [(await created(tenant))["id"] for _ in range(2)]
+    assert (await stranger.get(f"/tasks/{first}/events")).status_code == 404
+    assert (await tenant.get(f"/training/{first}/events")).status_code == 404
+    for wrong in (f"{second}.1", "7", f"{first}.", f"{first}.x", f"{first}.1.1", "\x7f" * 300):
+        answer = await tenant.get(f"/tasks/{first}/events", headers={"Last-Event-ID": wrong})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["param"]) == (422, "Last-Event-ID")
+        assert len(error["message"]) < 450
+
+
+async def test_a_thousand_watchers_of_one_task_read_it_once(
+    tenant: httpx.AsyncClient,
+    services: Services,
+    hearing: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads: list[int] = []
+    read = events.after
+
+    async def counted(conn: Any, subject: str, seq: int) -> list[events.Event]:
+        reads.append(seq)
+        return await read(conn, subject, seq)
+
+    monkeypatch.setattr(core_watching.events, "after", counted)
+    task = await created(tenant)
+    feeds = Feeds(services.pool, services.notices)
+    opening = await feeds.open(task["id"], after=None)
+    began = asyncio.Semaphore(0)
+
+    async def watch() -> list[int]:
+        seen = []
+        async for event in feeds.follow(opening):
+            assert event is not None
+            seen.append(event.seq)
+            began.release()
+        return seen
+
+    watchers = [asyncio.create_task(watch()) for _ in range(1000)]
+    for _ in watchers:
+        await began.acquire()
+    mine = await begun(services, task)
+    await note_progress(services, mine, 0.5)
+    await ended(services, mine)
+    assert await asyncio.gather(*watchers) == [[1, 2, 3, 4]] * 1000
+    assert len(reads) < 10  # to begin, once listening began, and at each change
+    assert feeds._feeds == {}
+
+
+async def test_a_watcher_that_is_too_slow_reads_again_what_it_missed(
+    tenant: httpx.AsyncClient,
+    services: Services,
+    hearing: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(core_watching, "KEPT", 2)
+    task = await created(tenant)
+    feeds = Feeds(services.pool, services.notices)
+    slow, quick = [feeds.follow(await feeds.open(task["id"], after=None)) for _ in range(2)]
+    mine = await begun(services, task)
+    assert await anext(slow) is not None
+    for progress in range(1, 8):
+        await note_progress(services, mine, progress / 10)
+    await ended(services, mine)
+    # Once the quick one has seen everything, most of it is no longer kept for the slow one.
+    assert [event.seq async for event in quick if event is not None] == list(range(1, 11))
+    assert [event.seq async for event in slow if event is not None] == list(range(2, 11))
+
+
+async def test_watchers_leave_when_the_process_is_about_to_end(
+    tenant: httpx.AsyncClient, services: Services
+) -> None:
+    task = await created(tenant)
+    notices = type(services.notices)(services.notices._conninfo)
+    feeds = Feeds(services.pool, notices)
+    stream = feeds.follow(await feeds.open(task["id"], after=None))
+    assert await anext(stream) is not None
+    notices.close()
+    assert [event async for event in stream] == []
+
+
+async def test_a_run_tells_of_its_steps_and_ends_with_its_end(
+    tenant: httpx.AsyncClient, services: Services
+) -> None:
+    workflow = await started(tenant, step("a"), step("b", "a"))
+    path, run = f"/workflows/{workflow['id']}", workflow["run"]["id"]
+    await play(services, workflow, outcome=fails_at(("b", 0)))
+    every = await events_of(tenant, path, after=f"{run}.0")
+    assert [id_ for id_, _ in every] == [f"{run}.{seq}" for seq in range(1, len(every) + 1)]
+    told = [each for _, each in every]
+    assert {(each["id"], each["run_id"]) for each in told} == {(workflow["id"], run)}
+    assert [told[0]["status"], told[-1]["status"]] == ["created", "failed"]
+    assert (told[-1]["progress"], told[-1]["current_step"]) == (0.5, 1)
+    assert told[-1]["steps"] == [
+        {"name": "a", "status": "completed", "progress": 1},
+        {"name": "b", "status": "failed", "progress": 0},
+    ]
+    over = await tenant.get(f"{path}/events", headers={"Last-Event-ID": every[-1][0]})
+    assert over.status_code == 204
+
+    await said(tenant, workflow, "resume")
+    await play(services, workflow)
+    more = await events_of(tenant, f"{path}/runs/{run}", after=every[-1][0])
+    assert [more[0][1]["status"], more[-1][1]["status"]] == ["running", "completed"]
+    assert more[-1][1]["progress"] == 1
+    assert await events_of(tenant, path) == more[-1:]
+
+
+async def test_what_is_old_is_forgotten_but_for_how_it_ended(
+    tenant: httpx.AsyncClient, services: Services
+) -> None:
+    task, other = await created(tenant), await created(tenant)
+    await failed(services, task)
+    await completed(services, other)
+    async with transaction(services.pool) as conn:
+        await conn.execute(
+            "update event set at = at - interval '8 days' where subject = %s", (task["id"],)
+        )
+        await events.delete_old(conn)
+        kept = [await events.after(conn, each["id"], 0) for each in (task, other)]
+    assert [event.data["status"] for event in kept[0]] == ["failed"]
+    assert len(kept[1]) == 3
+    (told,) = await events_of(tenant, f"/tasks/{task['id']}", after=f"{task['id']}.1")
+    assert told[1]["error"].startswith("Invalid input")
+
+
+def test_events_come_as_they_happen(live: Live) -> None:
+    body = {"prompt": "a red hat", "steps": 60, "num_outputs": 2, "preview_every": 2}
+    with live.client() as client:
+        task = client.post("/tasks/generation", json=body).json()
+        with client.stream("GET", f"/tasks/{task['id']}/events") as stream:
+            told = list(parsed(stream.iter_lines()))
+    assert {each["status"] for _, each in told} >= {"running", "completed"}
+    progress = [each["progress"] for _, each in told]
+    assert progress == sorted(progress)
+    assert any(0 < each < 1 for each in progress)
+    assert any(each["previews"] for _, each in told)
+    ids = [int(id_.rpartition(".")[2]) for id_, _ in told]
+    assert ids == list(range(ids[0], ids[0] + len(ids)))
+    assert len(told[-1][1]["output"]["images"]) == 2

@@ -53,6 +53,7 @@ bench: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python bench/latency.py
 	$(BIN)/python bench/throughput.py
+	$(BIN)/python bench/trace.py
 	$(BIN)/python bench/workflow.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/beside.py

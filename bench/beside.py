@@ -11,12 +11,10 @@ here fails: a target that is missed is printed as FAIL. Takes two minutes, three
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import random
 import statistics
 import time
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +22,8 @@ from datetime import datetime
 from typing import Any
 
 import httpx
-from PIL import Image
 
-from serving import load, machine, server, word
+from serving import load, machine, server, upload_dataset, word
 
 PICTURE = {"prompt": "a red dress on a white background", "num_outputs": 1, "steps": 20, "seed": 1}
 BATCH, PICTURES, CAPTION = 4, 16, "a zwx dress on a white background"
@@ -80,7 +77,7 @@ def main() -> None:
     print("\nmilliseconds a picture, turns ABAB")
     print("  alone: p50    p95   beside: p50   p95     step")
     with server() as client:
-        dataset = _upload(client)
+        dataset = upload_dataset(client, pictures=PICTURES, caption=CAPTION)
         _milliseconds(client)  # measured warm
         while len(pairs) < options.pairs and time.monotonic() < until:
             pairs.append(_pair(client, dataset, dice, pictures=options.pictures))
@@ -167,20 +164,6 @@ def _metrics(client: httpx.Client, training_id: str) -> dict[str, Any]:
         raise RuntimeError(f"the training is {now['status']}: {now['error']}")
     found: dict[str, Any] = now["output"]["metrics"]
     return found
-
-
-def _upload(client: httpx.Client) -> str:
-    """Upload gradients of 96 px as a data set: what they show is no part of any figure."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for index in range(PICTURES):
-            ramp = Image.linear_gradient("L").resize((96, 96)).rotate(index * 90 / PICTURES)
-            picture = io.BytesIO()
-            Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180))).save(picture, "PNG")
-            archive.writestr(f"{index:02d}.png", picture.getvalue())
-            archive.writestr(f"{index:02d}.txt", CAPTION)
-    answer = client.post("/files", files={"file": ("d.zip", file.getvalue(), "application/zip")})
-    return str(answer.raise_for_status().json()["url"])
 
 
 main()

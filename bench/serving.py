@@ -1,19 +1,24 @@
-"""What benches share: a server of their own, and what machine this is."""
+"""What benches share: a server of their own, what they ask of it, and what machine this is."""
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
+import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import httpx
+from PIL import Image
 
 from imageloom.store.postgres import find_binaries
 
@@ -26,13 +31,16 @@ def word(good: bool) -> str:
 
 
 @contextmanager
-def server() -> Iterator[httpx.Client]:
-    """Run `imageloom serve` in a temporary folder and yield a client once its worker is ready."""
+def server(**settings: str) -> Iterator[httpx.Client]:
+    """Run `imageloom serve` in a temporary folder and yield a client once its worker is ready.
+
+    `settings` are variables without their prefix, such as DEVICE_TASKS.
+    """
     with tempfile.TemporaryDirectory(prefix="il-", ignore_cleanup_errors=True) as folder:
         log = Path(folder) / "serve.log"
         clean = {name: value for name, value in os.environ.items() if "IMAGELOOM" not in name}
         clean.pop("DATABASE_URL", None)
-        own = {"DATA_DIR": f"{folder}/data", "API_KEY": "bench", "DEVICE": "cpu"}
+        own = {"DATA_DIR": f"{folder}/data", "API_KEY": "bench", "DEVICE": "cpu", **settings}
         with log.open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "imageloom.cli.main", "serve", "--port", "0"],
@@ -55,6 +63,35 @@ def server() -> Iterator[httpx.Client]:
         finally:
             process.terminate()
             process.wait(timeout=30)
+
+
+def finish(client: httpx.Client, body: dict[str, Any]) -> dict[str, Any]:
+    """Create a generation and return it completed: the server answers when it is over.
+
+    Where that takes longer than the wait, as a cold start may, the same request waits again.
+    """
+    headers = {"Prefer": "wait=30", "Idempotency-Key": uuid.uuid4().hex}
+    task: dict[str, Any] = {"status": "pending"}
+    while task["status"] in ("pending", "running"):
+        answer = client.post("/tasks/generation", json=body, headers=headers)
+        task = answer.raise_for_status().json()
+    if task["status"] != "completed":
+        raise RuntimeError(f"the task is {task['status']}: {task['error']}")
+    return task
+
+
+def upload_dataset(client: httpx.Client, *, pictures: int, caption: str) -> str:
+    """Upload gradients of 96 px as a data set: what they show is no part of any figure."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for index in range(pictures):
+            ramp = Image.linear_gradient("L").resize((96, 96)).rotate(index * 90 / pictures)
+            picture = io.BytesIO()
+            Image.merge("RGB", (ramp, ramp.rotate(90), ramp.rotate(180))).save(picture, "PNG")
+            archive.writestr(f"{index:02d}.png", picture.getvalue())
+            archive.writestr(f"{index:02d}.txt", caption)
+    answer = client.post("/files", files={"file": ("d.zip", file.getvalue(), "application/zip")})
+    return str(answer.raise_for_status().json()["url"])
 
 
 def machine() -> str:

@@ -97,6 +97,13 @@ def test_answer_holds_the_finished_task(live: Live, path: str, extra: dict[str, 
     assert httpx.get(image["url"]).status_code == 200
 
 
+def test_reproduction_is_waited_for_too(live: Live) -> None:
+    with live.client() as client:
+        made = client.post(GENERATION, json=QUICK, headers=WAIT).json()
+        answer = client.post(f"/tasks/{made['id']}/reproduce", json={"output": 0}, headers=WAIT)
+    assert said(answer) == (201, "completed", "wait=60")
+
+
 def test_training_that_its_worker_refuses_is_answered_as_failed(live: Live) -> None:
     body = {"dataset_url": "https://imageloom.invalid/none.zip", "output_name": "none"}
     with live.client() as client:

@@ -33,6 +33,9 @@ async def run_api(settings: Settings, database_url: str, listener: socket.socket
             server_header=False,
             proxy_headers=False,
             lifespan="on",
+            # One parser, whatever else is installed: by itself uvicorn takes another where it can.
+            http="h11",
+            ws="none",
             timeout_graceful_shutdown=10,
         )
         await _Server(config, let_go=services.notices.close).serve(sockets=[listener])

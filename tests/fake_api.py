@@ -80,6 +80,7 @@ class FakeServer:
         self.images: dict[str, httpx.Response] = {}
         self.ends: dict[str, Any] = {"status": "completed"}
         self.compared = {"result": "identical", "largest_difference": 0, "changed": []}
+        self.breaks = 0
         self.workflows = FakeWorkflows()
         self.trainings = FakeTrainings()
         self._ids = itertools.count(1)
@@ -148,6 +149,8 @@ class FakeServer:
             case "GET", ["tasks" | "training", id_] if id_ in self.tasks:
                 self._advance(self.tasks[id_])
                 return httpx.Response(200, json=self.tasks[id_])
+            case "GET", ["tasks" | "training", id_, "events"] if id_ in self.tasks:
+                return self._events(request, self.tasks[id_])
             case "POST", ["tasks" | "training", id_, "cancel"] if id_ in self.tasks:
                 return self._cancel(self.tasks[id_])
             case "POST", ["tasks", id_, "reproduce"] if id_ in self.tasks:
@@ -236,6 +239,17 @@ class FakeServer:
                 if "reproduces" in task:
                     output["reproduction"] = self.compared
                 task |= {"progress": 1.0, "error": None, "output": output}
+
+    def _events(self, request: httpx.Request, task: dict[str, Any]) -> httpx.Response:
+        """Tell how a task goes to its end; a stream breaks after `breaks` events."""
+        lines, told = "", int(request.headers.get("Last-Event-ID", "0"))
+        for seq in range(told + 1, 4):
+            if seq > 1:
+                self._advance(task)
+            lines += f"data: {json.dumps(task)}\nid: {seq}\n\n: here\n\n"
+            if seq == self.breaks:
+                break
+        return httpx.Response(200, text=lines, headers={"Content-Type": "text/event-stream"})
 
     def _reproduce(self, request: httpx.Request, first: dict[str, Any]) -> httpx.Response:
         if first["status"] != "completed":

@@ -486,6 +486,31 @@ async def test_async_generate_wait_and_download(
     assert server.uploads == [("photo.jpg", "image/jpeg", JPEG)]
 
 
+def test_events_go_on_where_a_stream_broke(server: FakeServer) -> None:
+    task = server.client().generate("a dress")
+    server.breaks = 2
+    server.next = [refusal(503, "unavailable", "the database is away")]
+    seen = [(each.status, each.progress) for each in task.events()]
+    assert seen == [("pending", 0.0), ("running", 0.5), ("completed", 1.0)]
+    assert task.output is not None
+    assert task.output.images[0].seed == 7
+    asked = [r.headers.get("Last-Event-ID") for r in server.requests if "events" in r.url.path]
+    assert asked == [None, None, "2"]
+
+
+def test_events_of_no_task_are_an_error(server: FakeServer) -> None:
+    task = server.client().generate("a dress")
+    server.tasks.clear()
+    with pytest.raises(sdk.NotFound):
+        next(task.events())
+
+
+async def test_async_events(server: FakeServer) -> None:
+    async with server.async_client() as client:
+        task = await client.generate("a dress")
+        assert [each.status async for each in task.events()] == ["pending", "running", "completed"]
+
+
 async def test_async_reads_and_cancels(server: FakeServer) -> None:
     async with server.async_client() as client:
         task = await client.generate("a dress")

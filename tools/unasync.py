@@ -29,10 +29,12 @@ RULES = [
     for pattern, replacement in (
         (r"\basync (def|with|for)\b", r"\1"),
         (r"\bawait ", ""),
+        (r"\bimport AsyncIterator, Callable\b", "import Callable, Iterator"),  # in their order
         (r"\bAsync([A-Z]\w*)", r"\1"),
         (r"\b_(io|connection|common|training|workflows)_async\b", r"_\1_sync"),
         (r"\b__a(enter|exit)__\b", r"__\1__"),
         (r"\baclose\b", "close"),
+        (r"\ba(iter_lines|read)\b", r"\1"),
         (r" +# noqa: ASYNC\d+ .*", ""),
         (
             r"\A\"\"\"Workflows, asynchronous; .*",

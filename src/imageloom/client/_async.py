@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,20 @@ class AsyncTask(TaskData):
             raise WaitTimeout(self, seconds=timeout or 0.0)
         self._require_completed()
         return self
+
+    async def events(self) -> AsyncIterator[Self]:
+        """Yield this task whenever something became of it, until it is over.
+
+        The server tells by itself, so nothing is asked again and again. A stream that breaks is
+        taken up where it was; a server that is away for less than a minute is waited for.
+
+        >>> task = await client.generate("a red dress", num_outputs=2)
+        >>> [each.status async for each in task.events()]
+        ['pending', 'running', 'completed']
+        """
+        async for told in self._connection.events(task_path(self.id, "/events")):
+            self._take(self.raw | told)
+            yield self
 
     async def cancel(self) -> Self:
         """Cancel the task, pending or running, and return it; repeating it is harmless.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -13,9 +13,11 @@ from imageloom.client._errors import (
     APIError,
     ConnectionFailed,
     ImageloomError,
+    Unavailable,
     error_from,
     not_understood,
 )
+from imageloom.client._events import PATIENCE, TAKE_UP, Seen
 from imageloom.client._files import Upload
 from imageloom.client._requests import output_url
 from imageloom.client._retry import RetryPolicy, delay_before_retry
@@ -120,6 +122,47 @@ class AsyncConnection:
             return await self._send(request, follow_redirects=True)
 
         return await self._retrying(once)
+
+    async def events(self, path: str) -> AsyncIterator[JSON]:
+        """Yield the data of a stream of events until one says that it is over.
+
+        A stream that breaks is taken up where it was; a server that is away for less than a minute
+        is waited for. Raises: APIError for an error answer, ConnectionFailed for none.
+        """
+        last = Seen()
+        heard = self.clock()
+        while not last.over:
+            try:
+                async for data in self._stream(path, last):
+                    heard = self.clock()
+                    yield data
+                if last.ended:
+                    return
+            except (ConnectionFailed, Unavailable):
+                if self.clock() - heard > PATIENCE:
+                    raise
+            if not last.over:
+                await self.sleep(TAKE_UP)
+
+    async def _stream(self, path: str, last: Seen) -> AsyncIterator[JSON]:
+        headers = self._headers | {"Accept": "text/event-stream"}
+        if last.id is not None:
+            headers = headers | {"Last-Event-ID": last.id}
+        # The server says every 15 s that it is there.
+        timeout = httpx.Timeout(self._timeout, read=PATIENCE)
+        try:
+            async with self._http.stream(
+                "GET", self.base_url + path, headers=headers, timeout=timeout, auth=None
+            ) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise error_from(response)
+                last.ended = response.status_code == httpx.codes.NO_CONTENT
+                async for line in response.aiter_lines():
+                    if (data := last.take(line)) is not None:
+                        yield data
+        except httpx.RequestError as exc:
+            raise ConnectionFailed(f"the stream of {path} broke: {exc}") from exc
 
     async def aclose(self) -> None:
         """Close the connections."""

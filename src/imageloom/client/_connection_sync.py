@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -15,9 +15,11 @@ from imageloom.client._errors import (
     APIError,
     ConnectionFailed,
     ImageloomError,
+    Unavailable,
     error_from,
     not_understood,
 )
+from imageloom.client._events import PATIENCE, TAKE_UP, Seen
 from imageloom.client._files import Upload
 from imageloom.client._requests import output_url
 from imageloom.client._retry import RetryPolicy, delay_before_retry
@@ -122,6 +124,47 @@ class Connection:
             return self._send(request, follow_redirects=True)
 
         return self._retrying(once)
+
+    def events(self, path: str) -> Iterator[JSON]:
+        """Yield the data of a stream of events until one says that it is over.
+
+        A stream that breaks is taken up where it was; a server that is away for less than a minute
+        is waited for. Raises: APIError for an error answer, ConnectionFailed for none.
+        """
+        last = Seen()
+        heard = self.clock()
+        while not last.over:
+            try:
+                for data in self._stream(path, last):
+                    heard = self.clock()
+                    yield data
+                if last.ended:
+                    return
+            except (ConnectionFailed, Unavailable):
+                if self.clock() - heard > PATIENCE:
+                    raise
+            if not last.over:
+                self.sleep(TAKE_UP)
+
+    def _stream(self, path: str, last: Seen) -> Iterator[JSON]:
+        headers = self._headers | {"Accept": "text/event-stream"}
+        if last.id is not None:
+            headers = headers | {"Last-Event-ID": last.id}
+        # The server says every 15 s that it is there.
+        timeout = httpx.Timeout(self._timeout, read=PATIENCE)
+        try:
+            with self._http.stream(
+                "GET", self.base_url + path, headers=headers, timeout=timeout, auth=None
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise error_from(response)
+                last.ended = response.status_code == httpx.codes.NO_CONTENT
+                for line in response.iter_lines():
+                    if (data := last.take(line)) is not None:
+                        yield data
+        except httpx.RequestError as exc:
+            raise ConnectionFailed(f"the stream of {path} broke: {exc}") from exc
 
     def close(self) -> None:
         """Close the connections."""

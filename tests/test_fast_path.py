@@ -44,6 +44,7 @@ from test_denoiser import (  # noqa: E402, F401  # fixtures are found by their n
     drawn_by_stock,
     loaded,
     mixed,
+    start,
     stock,
     tiny,
 )
@@ -220,6 +221,18 @@ def test_bfloat16_draws_nearly_the_same_picture(tiny: Denoiser) -> None:  # noqa
     one, other = alone(denoiser, work(steps=8)), alone(tiny, work(steps=8))
     apart = sum(abs(a - b) for a, b in zip(one.rgb, other.rgb, strict=True)) / len(one.rgb)
     assert 0 < apart < 4  # of 255, on average
+
+
+def test_a_flux_that_begins_from_a_picture_keeps_the_dtype_of_its_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "flux"
+    random_flux(distilled=True).save_pretrained(folder, safe_serialization=True)
+    model = describe_folder(folder, name="mine")
+    denoiser = loaded(model, with_speed(dtype="bfloat16"))
+    asked = work(model=model, steps=2)
+    plain = alone(denoiser, asked)
+    assert alone(denoiser, work(model=model, steps=2, image=start())) != plain
+    assert denoiser._family.network.dtype == torch.bfloat16
+    assert alone(denoiser, asked) == plain
 
 
 def test_as_many_prompts_are_kept_as_is_said() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FluxImg2ImgPipeline
+from diffusers import AutoPipelineForImage2Image
 from torch import Tensor, nn
 
 from imageloom.images import Picture
@@ -116,7 +116,8 @@ class Flux:
 
     def _with(self, scheduler: Any, *, from_picture: bool) -> Any:
         if from_picture and self._from_picture is None:
-            self._from_picture = FluxImg2ImgPipeline.from_pipe(self._pipeline)
+            # The class's own `from_pipe` would turn the weights that both share to float32.
+            self._from_picture = AutoPipelineForImage2Image.from_pipe(self._pipeline)
         pipeline: Any = copy.copy(self._from_picture if from_picture else self._pipeline)
         pipeline.scheduler = scheduler
         return pipeline

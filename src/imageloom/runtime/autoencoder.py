@@ -1,13 +1,15 @@
-"""One use of an autoencoder: whole or in tiles, and afterwards as it was."""
+"""One use of an autoencoder: whole or in tiles, afterwards as it was, and its scale of latents."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from diffusers import AutoencoderKL
+from torch import Tensor
 
 
 def can_tile(vae: Any) -> bool:
@@ -47,3 +49,35 @@ def own_dtype(vae: Any) -> Iterator[None]:
     finally:
         if dtype is not None and vae.dtype != dtype:
             vae.to(dtype)
+
+
+def scaled(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """Return latents [n, c, h, w] as a network takes them, of what an autoencoder encoded.
+
+    `config` is the autoencoder's: it has a shift, or a mean and a deviation for each channel.
+    """
+    if (known := _of_channels(config, latents)) is not None:
+        mean, deviation = known
+        latents = (latents - mean) / deviation
+    return (latents - (config.get("shift_factor") or 0)) * float(config["scaling_factor"])
+
+
+def unscaled(latents: Tensor, config: Mapping[str, Any]) -> Tensor:
+    """Undo `scaled`, in the order of the stock pipelines."""
+    factor = float(config["scaling_factor"])
+    if (known := _of_channels(config, latents)) is not None:
+        mean, deviation = known
+        return latents * deviation / factor + mean
+    return latents / factor + (config.get("shift_factor") or 0)
+
+
+def _of_channels(config: Mapping[str, Any], latents: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the mean and the deviation of each channel [1, c, 1, 1], None without them."""
+    mean, deviation = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or deviation is None:
+        return None
+    shape = (1, -1, 1, 1)
+    return (
+        torch.tensor(mean).view(shape).to(latents.device, latents.dtype),
+        torch.tensor(deviation).view(shape).to(latents.device, latents.dtype),
+    )

@@ -28,12 +28,12 @@ from imageloom.runtime.adapter_use import (
     applied,
 )
 from imageloom.runtime.autoencoder import in_tiles, own_dtype
-from imageloom.runtime.families import Family, Lane, Prompt, Start, open_family
+from imageloom.runtime.families import Family, Lane, Prompt, Start, View, open_family
 from imageloom.runtime.fast_path import FastPath
 from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
 from imageloom.runtime.parts import Part, Parts
-from imageloom.runtime.previews import ColourMap, estimate
+from imageloom.runtime.previews import ColourMap
 from imageloom.runtime.relief import Coding, Relief, Size
 from imageloom.runtime.rows import Row
 from imageloom.runtime.schedulers import make_scheduler, step_options
@@ -156,7 +156,7 @@ class Denoiser:
         forward = partial(self._forward, rows)
         answers = forward() if len(rows) > 1 else self._relief.relieved(forward)
         for row, answer in zip(rows, torch.split(answers, sizes), strict=True):
-            _advance(row, answer)
+            row.advance(answer)
 
     def finish(self, row: Row) -> Picture:
         """Return the picture of a row that is done; decoded alone, for its bits."""
@@ -187,8 +187,8 @@ class Denoiser:
         """Return the network's answers to all lanes of the rows."""
         self._bring("network")
         lanes = [_LaneInput(row, lane) for row in rows for lane in row.lanes]
-        inputs = torch.cat([_scaled(row) for row in rows])
-        timesteps = torch.stack([_timestep(row) for row in rows for _ in row.lanes])
+        inputs = torch.cat([row.latents_seen() for row in rows])
+        timesteps = torch.cat([row.timesteps_seen() for row in rows])
         exact = rows[0].exact
 
         def call(numbers: Sequence[int]) -> Tensor:
@@ -259,58 +259,16 @@ class Denoiser:
             if self._family.uses_guidance(work.guidance_scale):
                 zeros = self._family.no_prompt(prompt) if work.negative_prompt is None else None
                 prompts.insert(0, zeros or self._prompt(work.negative_prompt or "", key))
-        return tuple(
-            self._family.lane(
-                each,
-                width=work.width,
-                height=work.height,
-                guidance_scale=work.guidance_scale,
-            )
-            for each in prompts
-        )
+        size = (work.width, work.height)
+        told = self._family.told(View.whole(size), guidance_scale=work.guidance_scale)
+        return tuple(Lane(prompt=each, told=told, size=size) for each in prompts)
 
     def _prompt(self, text: str, adapters: ActingKey) -> Prompt:
         key = (text, adapters)
         if key not in self._prompts:
             self._bring("text")
-            self._prompts[key] = self._family.encode_prompt(text)
+            (self._prompts[key],) = self._family.encode_prompts([text])
             while len(self._prompts) > self._kept_prompts:
                 self._prompts.popitem(last=False)
         self._prompts.move_to_end(key)
         return self._prompts[key]
-
-
-def _scaled(row: Row) -> Tensor:
-    """Return a row's latents as its scheduler has the network see them, once for each lane."""
-    latents = torch.cat([row.latents] * len(row.lanes))
-    if hasattr(row.scheduler, "scale_model_input"):
-        latents = row.scheduler.scale_model_input(latents, row.timesteps[row.position])
-    return latents
-
-
-def _timestep(row: Row) -> Tensor:
-    """Return the row's timestep; schedulers have whole numbers or fractions, networks take both."""
-    return row.timesteps[row.position].float()
-
-
-def _advance(row: Row, answer: Tensor) -> None:
-    """Take the network's answer to a row's lanes, and go on to its next timestep.
-
-    Source: Ho and Salimans 2022 (arXiv:2207.12598), with the scale that diffusers counts from 1.
-    """
-    if row.guided:
-        without, prompted = answer.chunk(2)
-        answer = without + row.guidance_scale * (prompted - without)
-    else:
-        answer = answer[:1]
-    if row.preview_due:
-        seen = _scaled(row)[:1]
-        row.estimate = estimate(row.scheduler, seen, answer, row.timesteps[row.position])
-    row.latents = row.scheduler.step(
-        answer,
-        row.timesteps[row.position],
-        row.latents,
-        **row.step_options,
-        return_dict=False,
-    )[0]
-    row.position += 1

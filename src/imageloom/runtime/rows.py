@@ -1,14 +1,16 @@
-"""Rows: pictures in the making, each with everything that is its own."""
+"""Rows: pictures in the making, each with everything that is its own, and how one takes a step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from imageloom.runtime.adapter_use import AdapterSet
 from imageloom.runtime.families import Lane
+from imageloom.runtime.previews import estimate
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -72,3 +74,36 @@ class Row:
         """Lanes x pixels of one forward pass."""
         width, height = self.size
         return len(self.lanes) * width * height
+
+    def latents_seen(self) -> Tensor:
+        """Return its latents as its scheduler has the network see them, once for each lane."""
+        latents = torch.cat([self.latents] * len(self.lanes))
+        if hasattr(self.scheduler, "scale_model_input"):
+            latents = self.scheduler.scale_model_input(latents, self.timesteps[self.position])
+        return latents
+
+    def timesteps_seen(self) -> Tensor:
+        """Return its timestep, once for each lane.
+
+        Schedulers have whole numbers or fractions, networks take both.
+        """
+        return torch.stack([self.timesteps[self.position].float()] * len(self.lanes))
+
+    def advance(self, answer: Tensor) -> None:
+        """Take the network's answer to its lanes, and go on to its next timestep.
+
+        Source: Ho and Salimans 2022 (arXiv:2207.12598), with the scale that diffusers counts from
+        1.
+        """
+        timestep = self.timesteps[self.position]
+        if self.guided:
+            without, prompted = answer.chunk(2)
+            answer = without + self.guidance_scale * (prompted - without)
+        else:
+            answer = answer[:1]
+        if self.preview_due:
+            self.estimate = estimate(self.scheduler, self.latents_seen()[:1], answer, timestep)
+        self.latents = self.scheduler.step(
+            answer, timestep, self.latents, **self.step_options, return_dict=False
+        )[0]
+        self.position += 1

@@ -1,4 +1,4 @@
-"""Model families that we step ourselves: what their networks are told, and how they are called.
+"""Model families that we step and train: what their networks are told, and how they are called.
 
 One file a family. Whatever is not here is drawn by the stock pipeline, one picture at a time.
 """
@@ -10,12 +10,12 @@ from typing import Any
 from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from imageloom.domain.catalog import Model
-from imageloom.runtime.families.family import Family, Lane, Prompt, Start
+from imageloom.runtime.families.family import Family, Lane, Prompt, Start, View
 from imageloom.runtime.families.flux import Flux
 from imageloom.runtime.families.stable_diffusion import StableDiffusion
 from imageloom.runtime.torch_device import TorchDevice
 
-__all__ = ["Family", "Lane", "Prompt", "Start", "open_family"]
+__all__ = ["Family", "Lane", "Prompt", "Start", "View", "open_family"]
 
 
 def open_family(model: Model, pipeline: Any, device: TorchDevice) -> Family | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,17 @@ class Prompt:
     tokens: Tensor
     pooled: Tensor | None
 
+    @classmethod
+    def of_each(cls, tokens: Tensor, pooled: Tensor | None) -> tuple[Self, ...]:
+        """Return the prompts of texts that were encoded together, [m, n, d] and [m, p]."""
+        return tuple(
+            cls(
+                tokens=tokens[row : row + 1],
+                pooled=None if pooled is None else pooled[row : row + 1],
+            )
+            for row in range(len(tokens))
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
@@ -31,6 +43,22 @@ class Lane:
     prompt: Prompt
     told: Tensor | None
     size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a picture of `size` shows: `original`, scaled to cover it and cut off left of and above
+    `corner`. Width and height, left and top, in pixels.
+    """
+
+    size: tuple[int, int]
+    original: tuple[int, int]
+    corner: tuple[int, int]
+
+    @classmethod
+    def whole(cls, size: tuple[int, int]) -> Self:
+        """Return the view of a picture that nothing was cut off."""
+        return cls(size=size, original=size, corner=(0, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +79,17 @@ class Start:
 
 
 class Family(Protocol):
-    """One kind of model. Methods run on the network's device, in its dtype, without gradients."""
+    """One kind of model. Methods run on the network's device, and in its dtype.
 
+    A training asks `predict` in float32, whatever the weights are in, and `encode_prompts` and
+    `predict` with gradients. `network_name` is what the pipeline calls its network.
+    """
+
+    network_name: str
     network: nn.Module
 
-    def encode_prompt(self, text: str) -> Prompt:
-        """Return what the text encoders make of a text."""
+    def encode_prompts(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
+        """Return what the text encoders make of each text, all in one pass."""
         ...
 
     def no_prompt(self, prompt: Prompt) -> Prompt | None:
@@ -70,8 +103,8 @@ class Family(Protocol):
         """Whether a picture takes two lanes, without and with its prompt, instead of one."""
         ...
 
-    def lane(self, prompt: Prompt, *, width: int, height: int, guidance_scale: float) -> Lane:
-        """Return an entry of a forward pass for a picture of that size in pixels."""
+    def told(self, view: View, *, guidance_scale: float) -> Tensor | None:
+        """Return the numbers that the network gets beside a picture, float32 [1, ...], or none."""
         ...
 
     def begin(self, start: Start) -> tuple[Tensor, Tensor]:
@@ -82,7 +115,10 @@ class Family(Protocol):
         ...
 
     def predict(self, latents: Tensor, timesteps: Tensor, lanes: tuple[Lane, ...]) -> Tensor:
-        """Return the network's answer [n, ...] to latents [n, ...] at timesteps [n]."""
+        """Return the network's answer [n, ...] to latents [n, ...] at timesteps [n].
+
+        All lanes are of one size.
+        """
         ...
 
     def packed(self, latents: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ lines these follow in their order.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,15 @@ from diffusers import AutoPipelineForImage2Image
 from torch import Tensor, nn
 
 from imageloom.images import Picture
-from imageloom.runtime.families.family import Lane, Prompt, Start
+from imageloom.runtime.autoencoder import unscaled
+from imageloom.runtime.families.family import Lane, Prompt, Start, View
 from imageloom.runtime.pil import decoded_picture, to_pil
 
 
 class Flux:
     """The parts of a `FluxPipeline`."""
+
+    network_name = "transformer"
 
     def __init__(self, pipeline: Any, device: torch.device) -> None:
         self._pipeline = pipeline
@@ -28,11 +32,11 @@ class Flux:
         self._from_picture: Any | None = None
         self.network: nn.Module = pipeline.transformer
 
-    def encode_prompt(self, text: str) -> Prompt:
+    def encode_prompts(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
         tokens, pooled, _ = self._pipeline.encode_prompt(
-            prompt=text, prompt_2=None, device=self._device, num_images_per_prompt=1
+            prompt=list(texts), prompt_2=None, device=self._device, num_images_per_prompt=1
         )
-        return Prompt(tokens=tokens, pooled=pooled)
+        return Prompt.of_each(tokens, pooled)
 
     def no_prompt(self, prompt: Prompt) -> Prompt:
         return prompt
@@ -40,11 +44,11 @@ class Flux:
     def uses_guidance(self, guidance_scale: float) -> bool:
         return False  # distilled: it is told the guidance, or has none
 
-    def lane(self, prompt: Prompt, *, width: int, height: int, guidance_scale: float) -> Lane:
-        told = None
-        if self._pipeline.transformer.config.guidance_embeds:
-            told = torch.full([1], guidance_scale, device=self._device, dtype=torch.float32)
-        return Lane(prompt=prompt, told=told, size=(width, height))
+    def told(self, view: View, *, guidance_scale: float) -> Tensor | None:
+        """Return the guidance [1], where the model takes one."""
+        if not self._pipeline.transformer.config.guidance_embeds:
+            return None
+        return torch.full([1], guidance_scale, device=self._device, dtype=torch.float32)
 
     def begin(self, start: Start) -> tuple[Tensor, Tensor]:
         pipeline = self._with(start.scheduler, from_picture=start.image is not None)
@@ -79,7 +83,8 @@ class Flux:
         text_ids = torch.zeros(tokens.shape[1], 3, device=self._device, dtype=tokens.dtype)
         pooled = [lane.prompt.pooled for lane in lanes if lane.prompt.pooled is not None]
         answer: Tensor = self.network(
-            hidden_states=latents,
+            hidden_states=latents.to(self._dtype),
+            # Those of a training are in float32, as its latents are.
             timestep=timesteps.to(latents.dtype) / 1000,
             guidance=torch.cat(guidance) if guidance else None,
             pooled_projections=torch.cat(pooled),
@@ -91,10 +96,9 @@ class Flux:
         return answer
 
     def decode(self, latents: Tensor, *, size: tuple[int, int]) -> Picture:
-        pipeline, config = self._pipeline, self._pipeline.vae.config
+        vae = self._pipeline.vae
         unpacked = self.unpacked(latents, size=size)
-        unscaled = unpacked / config.scaling_factor + config.shift_factor
-        decoded = pipeline.vae.decode(unscaled, return_dict=False)[0]
+        decoded = vae.decode(unscaled(unpacked, vae.config), return_dict=False)[0]
         return decoded_picture(decoded)
 
     def packed(self, latents: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ of the UNet: tests/test_denoiser.py holds pictures to theirs.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,13 +15,16 @@ from diffusers import AutoPipelineForImage2Image, StableDiffusionXLPipeline
 from torch import Tensor, nn
 
 from imageloom.images import Picture
-from imageloom.runtime.families.family import Lane, Prompt, Start
+from imageloom.runtime.autoencoder import unscaled
+from imageloom.runtime.families.family import Lane, Prompt, Start, View
 from imageloom.runtime.pil import decoded_picture, to_pil
 from imageloom.runtime.torch_device import TorchDevice
 
 
 class StableDiffusion:
     """The parts of a `StableDiffusionPipeline` or `StableDiffusionXLPipeline`."""
+
+    network_name = "unet"
 
     def __init__(self, pipeline: Any, device: TorchDevice, *, native_size: int | None) -> None:
         """`native_size` is the side in pixels that an XL model is told whatever it draws."""
@@ -29,20 +33,19 @@ class StableDiffusion:
         self._from_picture: Any | None = None
         self._xl = isinstance(pipeline, StableDiffusionXLPipeline)
         self._native_size = native_size
-        # Channels last: a fifth faster on a CPU at eight rows, and what tensor cores want.
-        self._format = (
-            torch.channels_last if device.speed.channels_last else torch.contiguous_format
-        )
+        # Channels last: a fifth faster on a CPU at eight rows, and what tensor cores want. Else
+        # as things come, which is how the stock pipeline has them.
+        self._format = torch.channels_last if device.speed.channels_last else torch.preserve_format
         self.network: nn.Module = pipeline.unet.to(memory_format=self._format)
 
-    def encode_prompt(self, text: str) -> Prompt:
+    def encode_prompts(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
         found = self._pipeline.encode_prompt(
-            text,
+            list(texts),
             device=self._device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
-        return Prompt(tokens=found[0], pooled=found[2] if self._xl else None)
+        return Prompt.of_each(found[0], found[2] if self._xl else None)
 
     def no_prompt(self, prompt: Prompt) -> Prompt | None:
         if self._xl and self._pipeline.config.force_zeros_for_empty_prompt:
@@ -56,8 +59,16 @@ class StableDiffusion:
     def uses_guidance(self, guidance_scale: float) -> bool:
         return guidance_scale > 1
 
-    def lane(self, prompt: Prompt, *, width: int, height: int, guidance_scale: float) -> Lane:
-        return Lane(prompt=prompt, told=self._time_ids(width, height), size=(width, height))
+    def told(self, view: View, *, guidance_scale: float) -> Tensor | None:
+        """Return SDXL's original size, crop and target size [1, 6], as rows and columns."""
+        if not self._xl:
+            return None
+        if self._native_size:
+            # A size that the model never saw in training changes what it draws.
+            view = View.whole((self._native_size, self._native_size))
+        sizes = (*view.original[::-1], *view.corner[::-1], *view.size[::-1])
+        # The network takes them in float32; bfloat16 would round a side such as 1001.
+        return torch.tensor([sizes], dtype=torch.float32, device=self._device)
 
     def begin(self, start: Start) -> tuple[Tensor, Tensor]:
         scheduler = start.scheduler
@@ -93,7 +104,7 @@ class StableDiffusion:
                 "time_ids": torch.cat(time_ids),
             }
         answer: Tensor = self.network(
-            latents.contiguous(memory_format=self._format),
+            latents.to(memory_format=self._format),
             timesteps,
             encoder_hidden_states=torch.cat([lane.prompt.tokens for lane in lanes]),
             return_dict=False,
@@ -113,7 +124,7 @@ class StableDiffusion:
         if upcast:
             vae.to(torch.float32)  # in half precision, SDXL's own overflows
             latents = latents.float()
-        decoded = vae.decode(self._unscaled(latents), return_dict=False)[0]
+        decoded = vae.decode(unscaled(latents, vae.config), return_dict=False)[0]
         if upcast:
             vae.to(torch.float16)
         flagged = None
@@ -136,24 +147,6 @@ class StableDiffusion:
         pipeline: Any = copy.copy(self._from_picture if from_picture else self._pipeline)
         pipeline.scheduler = scheduler
         return pipeline
-
-    def _time_ids(self, width: int, height: int) -> Tensor | None:
-        """Return SDXL's original size, crop and target size [1, 6], in the dtype of its weights."""
-        if not self._xl:
-            return None
-        # A size that the model never saw in training changes what it draws.
-        told = (self._native_size,) * 2 if self._native_size else (height, width)
-        return torch.tensor([[*told, 0, 0, *told]], dtype=self._dtype, device=self._device)
-
-    def _unscaled(self, latents: Tensor) -> Tensor:
-        config = self._pipeline.vae.config
-        if self._xl and config.latents_mean is not None and config.latents_std is not None:
-            mean, std = (
-                torch.tensor(values).view(1, 4, 1, 1).to(latents.device, latents.dtype)
-                for values in (config.latents_mean, config.latents_std)
-            )
-            return latents * std / float(config.scaling_factor) + mean
-        return latents / float(config.scaling_factor)
 
 
 def _begin_at_first(scheduler: Any) -> None:

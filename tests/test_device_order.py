@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -194,4 +193,3 @@ def test_a_picture_waits_for_one_unit_of_a_training_and_is_drawn_at_a_stretch(
     assert sum(isinstance(each, Picture) for each in heard[first : last + 1]) == 2
     assert isinstance(heard[last], Done)
     assert heard[-1] == Stopped(key=TRAINING)
-    assert [thread.name for thread in threading.enumerate() if thread.name == "stretches"] == []

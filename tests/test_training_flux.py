@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -215,14 +216,16 @@ def test_the_transformer_is_asked_as_the_pipeline_asks_it(flux: Model, device: T
     """One step of the pipeline, from noise to a picture, is one answer times the step's length."""
     base = Base(flux, device)
     with torch.no_grad():
-        found = base.drawn_example(PROMPT, side=SIDE, steps=1, seed=3, between_steps=lambda _: None)
+        row = base.begin(PROMPT, side=SIDE, steps=1, seed=3)
+        base.step(row)
+        found = base.drawn_example(row, PROMPT)
         pipeline = base._pipeline
         noise, _ = pipeline.prepare_latents(
             1, 4, SIDE, SIDE, torch.float32, device.device, torch.Generator().manual_seed(3)
         )
-        start = base._family.unpacked(noise[0], side=SIDE)[None]
+        start = base._family.unpacked(noise, size=(SIDE, SIDE))
         told = None if found.told is None else torch.tensor([flux.guidance_scale])
-        example = type(found)(latents=found.latents, caption=PROMPT, told=told)
+        example = dataclasses.replace(found, told=told)
         answer = base.answer(start, torch.tensor([1000.0]), [example])
     assert torch.allclose(start - answer, found.latents, atol=1e-5)
 

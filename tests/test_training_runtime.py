@@ -26,7 +26,10 @@ from imageloom.runtime.training.plan import Size, bucket, count_steps, steps_of_
 
 torch = pytest.importorskip("torch", reason="the worker's packages are not installed")
 
-from imageloom.runtime.stock import StockPipeline  # noqa: E402  # needs torch
+from diffusers import UNet2DConditionModel  # noqa: E402  # needs torch
+
+from imageloom.runtime.folders import describe_folder  # noqa: E402
+from imageloom.runtime.stock import StockPipeline  # noqa: E402
 from imageloom.runtime.torch_device import TorchDevice, choose_device  # noqa: E402
 from imageloom.runtime.training import trainer  # noqa: E402
 from imageloom.runtime.training.adapter import Adapter  # noqa: E402
@@ -40,6 +43,7 @@ from imageloom.runtime.training.objective import (  # noqa: E402
     spread,
 )
 from imageloom.runtime.units import Dropped, Savable  # noqa: E402
+from test_runtime import _random_sd1  # noqa: E402
 
 TINY = next(model for model in BUILTIN if model.name == "imageloom-tiny")
 LAYERS = 84  # linear layers of the tiny model's transformers
@@ -333,6 +337,18 @@ def test_a_checkpoint_holds_the_adapter_and_both_moments(trained: Trained) -> No
     assert all(torch.equal(adapter[name], state.adapter[name]) for name in adapter)
 
 
+def test_a_network_that_takes_other_inputs_is_refused_by_name(
+    work: TrainingWork, device: TorchDevice, tmp_path: Path
+) -> None:
+    folder = tmp_path / "guided"
+    pipeline: Any = _random_sd1()
+    pipeline.unet = UNet2DConditionModel(**{**pipeline.unet.config, "time_cond_proj_dim": 8})
+    pipeline.save_pretrained(folder)
+    model = describe_folder(folder, name="mine")
+    with pytest.raises(InvalidParams, match="base_model: the network of 'mine' takes other inputs"):
+        open_trainer(msgspec.structs.replace(work, model=model), Heard(), device)
+
+
 def test_a_cancel_leaves_at_the_next_step(work: TrainingWork, device: TorchDevice) -> None:
     heard = Heard(cancel_at=2)
     with pytest.raises(Dropped):
@@ -601,6 +617,21 @@ def test_prompts_are_kept_with_the_adapters_own_words_taken_out() -> None:
 
 def test_an_adapter_without_a_word_of_its_own_may_change_everything() -> None:
     assert prompts_to_keep(["a red hat", "a pair of shoes"]) == ()
+
+
+@pytest.mark.parametrize(
+    ("native_size", "told"), [(None, [80, 200, 0, 32, 64, 96]), (64, [64, 64, 0, 0, 64, 64])]
+)
+def test_a_cropped_picture_is_told_as_sdxl_learnt_it_unless_it_is_told_one_size(
+    device: TorchDevice, tmp_path: Path, native_size: int | None, told: list[int]
+) -> None:
+    """Original height and width, what is cut off above and at the left, height and width."""
+    path = tmp_path / "wide.png"
+    Image.new("RGB", (200, 80)).save(path)
+    base = Base(msgspec.structs.replace(TINY, native_size=native_size), device)
+    example = base.example(path, "a dress", size=Size(width=96, height=64), flip=False)
+    assert example.told is not None
+    assert example.told.tolist() == [told]
 
 
 @pytest.mark.parametrize(

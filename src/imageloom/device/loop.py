@@ -118,7 +118,7 @@ class DeviceLoop:
     def _share(self) -> None:
         """Between two steps of a long unit: let rows that are due have a turn."""
         outer = self._in_unit
-        # The units of a training are short, and some of them speak from a thread of their own.
+        # The units of a training are short.
         if outer is None or outer.run.alone or outer.run.background:
             return
         self._charge([outer], since=self._uncharged_since)

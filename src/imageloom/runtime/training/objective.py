@@ -166,6 +166,14 @@ class Flow:
         return (timesteps / self.count).view(-1, 1, 1, 1)
 
 
+def objective_of(family: str, scheduler: Any, device: torch.device) -> Objective:
+    """Return what the denoisers of a family were trained to do, by their scheduler.
+
+    Raises: InvalidParams where it is of another kind.
+    """
+    return Flow.of(scheduler) if family == "flux" else Diffusion.of(scheduler, device)
+
+
 def spread(count: int, *, generator: torch.Generator) -> Tensor:
     """Return `count` numbers from 0 to 1, one from each of as many equal ranges.
 

@@ -24,7 +24,7 @@ from torch.nn import functional
 from imageloom.domain.errors import BadWeights, InvalidInput, InvalidParams
 from imageloom.domain.seeds import picture_seed
 from imageloom.domain.work import TrainingPicture, TrainingWork
-from imageloom.images import Picture
+from imageloom.runtime.rows import Row
 from imageloom.runtime.torch_device import TorchDevice
 from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.adapter import Adapter
@@ -43,7 +43,6 @@ from imageloom.runtime.training.plan import (
     SAMPLE_STEPS,
 )
 from imageloom.runtime.training.rows import Rows, joined
-from imageloom.runtime.training.stretches import in_stretches
 from imageloom.runtime.units import Attempt
 
 # The longest gradient that a step follows, so that one odd picture does not throw the adapter.
@@ -91,7 +90,7 @@ class Trainer:
         )
         self._work = work
         self._attempt = attempt
-        self._device = _exact_enough(device)
+        self._device = _for_training(device)
         self._side = plan.training_side(work.model, work.resolution)
         self._seen = [picture for picture in work.pictures if not picture.held_out]
         self._held_out = [picture for picture in work.pictures if picture.held_out]
@@ -205,20 +204,11 @@ class Trainer:
 
         And its answers to no prompt at the same places: guidance takes these from every picture.
         """
-
-        def draw(hold: Callable[[], None]) -> Example:
-            with torch.no_grad(), self._precision():
-                return self._base.drawn_example(
-                    caption,
-                    side=self._side,
-                    steps=KEPT_STEPS,
-                    seed=plan.derived_seed(self._work.seed, "draw", index),
-                    between_steps=lambda _: hold(),
-                )
-
-        example = yield from in_stretches(draw)
+        seed = plan.derived_seed(self._work.seed, "draw", index)
+        row = yield from self._drawn(caption, steps=KEPT_STEPS, seed=seed)
         generator = self._generator("keep", index)
         with torch.no_grad(), self._precision():
+            example = self._base.drawn_example(row, caption)
             latents = example.latents.expand(KEPT_TIMESTEPS, -1, -1, -1)
             shares = spread(KEPT_TIMESTEPS, generator=generator)
             timesteps = self._objective.timesteps(shares, latents).to(self._device.device)
@@ -426,20 +416,22 @@ class Trainer:
 
     def _draw_sample(self, index: int, *, place: int) -> Iterator[None]:
         seed = picture_seed(self._work.seed, index)
-
-        def draw(hold: Callable[[], None]) -> Picture:
-            with torch.no_grad(), self._precision():
-                return self._base.draw(
-                    self._work.sample_prompts[index],
-                    side=self._side,
-                    steps=min(self._work.model.steps, SAMPLE_STEPS),
-                    seed=seed,
-                    between_steps=lambda _: hold(),
-                )
-
-        picture = yield from in_stretches(draw)
+        steps = min(self._work.model.steps, SAMPLE_STEPS)
+        row = yield from self._drawn(self._work.sample_prompts[index], steps=steps, seed=seed)
+        with torch.no_grad(), self._precision():
+            picture = self._base.finish(row)
         self._attempt.deliver(index=place, picture=picture, seed=seed)
         yield
+
+    def _drawn(self, caption: str, *, steps: int, seed: int) -> Generator[None, None, Row]:
+        """Draw a square picture with what is trained as it is, a denoising step a unit."""
+        with torch.no_grad(), self._precision():
+            row = self._base.begin(caption, side=self._side, steps=steps, seed=seed)
+        while not row.done:
+            with torch.no_grad(), self._precision():
+                self._base.step(row)
+            yield
+        return row
 
     def _state(self, adapter: dict[str, Tensor]) -> State:
         moments = self._optimiser.state[self._adapter.parameters]
@@ -475,11 +467,14 @@ class Trainer:
         self._attempt.between_steps(self._step / self.steps)
 
 
-def _exact_enough(device: TorchDevice) -> TorchDevice:
-    """Return the device with a dtype whose gradients do not underflow: bf16 or fp32, not fp16."""
-    if device.dtype == torch.bfloat16:
-        return device
-    return dataclasses.replace(device, dtype=torch.float32)
+def _for_training(device: TorchDevice) -> TorchDevice:
+    """Return the device with a dtype whose gradients do not underflow: bf16 or fp32, not fp16.
+
+    Without channels last: what it gains a step with its way back is not measured.
+    """
+    dtype = device.dtype if device.dtype == torch.bfloat16 else torch.float32
+    speed = msgspec.structs.replace(device.speed, channels_last=False)
+    return dataclasses.replace(device, dtype=dtype, speed=speed)
 
 
 def _bucket_of(picture: TrainingPicture, *, side: int) -> plan.Size:

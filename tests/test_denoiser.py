@@ -336,6 +336,18 @@ def test_lanes_of_many_sets_are_multiplied_at_once(tiny: Denoiser, adapters: lis
     assert acting._spans == ()
 
 
+def test_what_a_network_makes_of_prompts_alone_is_made_once(tiny: Denoiser) -> None:
+    rows = begun(tiny, work(seeds=(1, 2)))
+    tiny.step(rows)
+    made = dict(tiny._memo._kept)
+    assert len(made) == 14  # two of each cross-attention
+    tiny.step(rows)
+    assert all(tiny._memo._kept[layer] is answer for layer, answer in made.items())
+    joined = [*rows, *begun(tiny, work(seeds=(3,), prompt="a green hat"))]
+    tiny.step(joined)
+    assert all(len(tiny._memo._kept[layer]) == 6 for layer in made)
+
+
 # What goes wrong
 
 

@@ -34,6 +34,7 @@ from imageloom.runtime.invariance import LaneWise
 from imageloom.runtime.lane_adapters import LaneAdapters
 from imageloom.runtime.parts import Part, Parts
 from imageloom.runtime.previews import ColourMap
+from imageloom.runtime.prompt_memo import PromptMemo
 from imageloom.runtime.relief import Coding, Relief, Size
 from imageloom.runtime.rows import Row
 from imageloom.runtime.schedulers import make_scheduler, step_options
@@ -85,6 +86,9 @@ class Denoiser:
         self._adapters = PipelineAdapters(pipeline, model_name=model.name, device=self._device)
         self._acting = LaneAdapters()
         self._lane_wise = LaneWise(family.network)
+        # Compiled code would look at what is remembered, and be made anew each time that changes.
+        by_prompts = family.prompt_layers if device.speed.compile == "off" else ()
+        self._memo = PromptMemo(by_prompts)
         self._prompts: OrderedDict[tuple[object, ...], Prompt] = OrderedDict()
         self._kept_prompts = device.speed.kept_prompts
         self._base_bytes = module_bytes(pipeline)
@@ -194,6 +198,7 @@ class Denoiser:
         def call(numbers: Sequence[int]) -> Tensor:
             chosen = [lanes[number] for number in numbers]
             self._acting.act([lane.row for lane in chosen], exact=exact)
+            self._memo.about([lane.lane.prompt for lane in chosen])
             whole = len(numbers) == len(lanes)
             return self._family.predict(
                 inputs if whole else inputs[numbers],

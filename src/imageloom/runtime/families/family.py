@@ -88,6 +88,11 @@ class Family(Protocol):
     network_name: str
     network: nn.Module
 
+    @property
+    def prompt_layers(self) -> tuple[nn.Linear, ...]:
+        """The layers of the network whose input are the tokens of prompts and nothing else."""
+        ...
+
     def encode_prompts(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
         """Return what the text encoders make of each text, all in one pass."""
         ...

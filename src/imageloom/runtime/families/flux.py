@@ -32,6 +32,11 @@ class Flux:
         self._from_picture: Any | None = None
         self.network: nn.Module = pipeline.transformer
 
+    @property
+    def prompt_layers(self) -> tuple[nn.Linear, ...]:
+        """Return what takes T5's tokens to the transformer's; from there on pictures join them."""
+        return (self._pipeline.transformer.context_embedder,)
+
     def encode_prompts(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
         tokens, pooled, _ = self._pipeline.encode_prompt(
             prompt=list(texts), prompt_2=None, device=self._device, num_images_per_prompt=1

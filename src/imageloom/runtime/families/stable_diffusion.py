@@ -37,6 +37,17 @@ class StableDiffusion:
         # as things come, which is how the stock pipeline has them.
         self._format = torch.channels_last if device.speed.channels_last else torch.preserve_format
         self.network: nn.Module = pipeline.unet.to(memory_format=self._format)
+        pipeline.vae.to(memory_format=self._format)  # a fifth faster too, for one picture
+
+    @property
+    def prompt_layers(self) -> tuple[nn.Linear, ...]:
+        """Return the keys and values of cross-attention."""
+        return tuple(
+            layer
+            for path, module in self.network.named_modules()
+            if path.endswith("attn2")
+            for layer in (module.to_k, module.to_v)
+        )
 
     def encode_prompts(self, texts: Sequence[str]) -> tuple[Prompt, ...]:
         found = self._pipeline.encode_prompt(

@@ -547,3 +547,19 @@ async def test_uploads_with_one_key_are_one_file(api: httpx.AsyncClient) -> None
     assert len({answer.json()["id"] for answer in answers}) == 1
     other = await api.post("/files", files={"file": picture("PNG")}, headers=keyed("k"))
     assert refusal(other) == (422, "idempotency_key_reused", "Idempotency-Key")
+
+
+async def test_attempts_are_a_list_of_the_tasks_tenant(
+    tenant: httpx.AsyncClient, stranger: httpx.AsyncClient, shared_services: Services
+) -> None:
+    task = await created(tenant)
+    path = f"/tasks/{task['id']}/attempts"
+    assert (await tenant.get(path)).json() == {"items": [], "total": 0, "page": 1, "page_size": 50}
+    await failed(shared_services, task)
+    (attempt,) = (await tenant.get(path)).json()["items"]
+    assert attempt["attempt"] == 1
+    assert (attempt["outcome"], attempt["error_code"]) == ("failed", "invalid_input")
+    assert (attempt["next"], attempt["next_at"]) == ("failed", None)
+    assert attempt["ended_at"].endswith("Z")
+    assert (await stranger.get(path)).status_code == 404
+    assert (await tenant.get(path, params={"page": 0})).status_code == 422

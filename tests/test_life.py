@@ -18,6 +18,7 @@ from procrastinate import jobs
 from imageloom.core.cancel import cancel
 from imageloom.core.claim import claim, hand_back, note_progress
 from imageloom.core.idempotency import Idempotency
+from imageloom.core.read import list_attempts
 from imageloom.core.recover import Recovery, recover_orphans, recover_silent
 from imageloom.core.services import Services, open_services
 from imageloom.core.settle import settle
@@ -235,6 +236,36 @@ async def test_interruptions_spend_no_attempt(services: Services, task: Task) ->
         await claimed(services, await read(services, task))
         await settle(services, task.id, attempt=number, outcome=LOST)
     assert (await read(services, task)).status is Status.PENDING
+
+
+async def test_every_attempt_is_on_record(services: Services, task: Task) -> None:
+    for outcome in (BROKEN, Interrupted()):
+        begun = await claimed(services, await read(services, task))
+        assert await settle(services, task.id, attempt=begun.attempt, outcome=outcome)
+    # The third is begun by a second worker, too: the first one's is lost.
+    waiting = await read(services, task)
+    await claimed(services, waiting)
+    begun = await claimed(services, waiting)
+    await settle(services, task.id, attempt=begun.attempt, outcome=DONE)
+    found, total = await list_attempts(services, task.id, tenant=TENANT, page=1, page_size=3)
+    assert total == 4
+    told = [(each.number, each.outcome, each.code, each.next) for each in found]
+    assert told == [
+        (1, "failed", "device_fault", "pending"),
+        (2, "interrupted", None, "pending"),
+        (3, "lost", None, "running"),
+    ]
+    assert found[0].message == "the device failed"
+    assert found[0].next_at is not None
+    assert found[0].ended_at is not None
+    assert found[0].next_at > found[0].ended_at
+    ((last,), _) = await list_attempts(services, task.id, tenant=TENANT, page=2, page_size=3)
+    assert (last.number, last.outcome, last.next, last.next_at) == (
+        4,
+        "completed",
+        "completed",
+        None,
+    )
 
 
 async def test_any_order_of_outcomes_ends_in_one_terminal_state(services: Services) -> None:

@@ -24,6 +24,7 @@ from imageloom.domain.receipts import Receipt
 from imageloom.domain.sources import OUTPUT_SCHEME
 from imageloom.domain.tasks import Output, OutputImage, Preview, Task
 from imageloom.domain.workflow import Step, StepStatus, candidates_of, current_step
+from imageloom.store.attempts import Attempt
 from imageloom.store.files import File
 from imageloom.store.workers import Worker
 
@@ -192,6 +193,25 @@ class TaskView(BaseModel):
         None, description="While it runs and was asked for `preview_every`"
     )
     reproduces: OutputRefView | None = Field(None, description="The output that it makes again")
+
+
+class AttemptView(BaseModel):
+    """One try at a task by one worker.
+
+    `outcome` is completed, failed, cancelled, interrupted (handed back by a living worker) or lost,
+    null while it runs. `next` is the status that the task had afterwards, `next_at` when it is
+    tried again.
+    """
+
+    attempt: int
+    worker: str
+    started_at: Time
+    ended_at: Time | None
+    outcome: str | None
+    error_code: str | None
+    error: str | None
+    next: str | None
+    next_at: Time | None
 
 
 class RunView(BaseModel):
@@ -391,6 +411,21 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         workflow=_place(task),
         previews=[preview_view(preview, urls) for preview in task.previews] or None,
         reproduces=OutputRefView(**asdict(task.reproduces)) if task.reproduces else None,
+    )
+
+
+def attempt_view(attempt: Attempt) -> AttemptView:
+    """Return an attempt as its tenant sees it."""
+    return AttemptView(
+        attempt=attempt.number,
+        worker=attempt.worker,
+        started_at=attempt.started_at,
+        ended_at=attempt.ended_at,
+        outcome=attempt.outcome,
+        error_code=attempt.code,
+        error=attempt.message,
+        next=attempt.next,
+        next_at=attempt.next_at,
     )
 
 

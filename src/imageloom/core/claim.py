@@ -8,7 +8,7 @@ from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
 from imageloom.core.submit import enqueue_again
 from imageloom.domain.tasks import Claim, Lost, Preview
-from imageloom.store import tasks
+from imageloom.store import attempts, tasks
 from imageloom.store.pool import transaction
 
 
@@ -21,6 +21,7 @@ async def claim(services: Services, task_id: str, *, job_id: int, worker: str) -
     async with transaction(services.pool) as conn:
         task = await tasks.start_attempt(conn, task_id, job_id=job_id, worker=worker)
         if task is not None:
+            await attempts.begin(conn, task)
             return Claim(task=task, attempt=task.attempt)
         stuck = await tasks.lock(conn, task_id)
         if stuck is not None and not stuck.status.terminal and stuck.job_id == job_id:

@@ -8,7 +8,8 @@ from dataclasses import replace
 from imageloom.core.services import Services
 from imageloom.domain.errors import Conflict, Gone, NotFound
 from imageloom.domain.tasks import Output, Status, Task
-from imageloom.store import rounds, tasks
+from imageloom.store import attempts, rounds, tasks
+from imageloom.store.attempts import Attempt
 from imageloom.store.pool import Connection, transaction
 from imageloom.store.tasks import Filter, SortField
 
@@ -33,6 +34,21 @@ async def get_output(services: Services, task_id: str, *, tenant: str) -> Output
     if task.cleaned_at is not None:
         raise Gone("the outputs of this task were deleted")
     return task.output
+
+
+async def list_attempts(
+    services: Services, task_id: str, *, tenant: str, page: int, page_size: int
+) -> tuple[list[Attempt], int]:
+    """Return one page of a task's attempts, the first first, and how many there are.
+
+    Raises: NotFound, also where the task is another tenant's.
+    """
+    async with transaction(services.pool) as conn:
+        if await tasks.get(conn, task_id, tenant=tenant) is None:
+            raise NotFound(f"there is no task {task_id}")
+        return await attempts.list_page(
+            conn, task_id, limit=page_size, offset=(page - 1) * page_size
+        )
 
 
 async def list_tasks(

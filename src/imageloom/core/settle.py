@@ -16,7 +16,7 @@ from imageloom.core.advance import is_held, task_ended
 from imageloom.core.services import Services
 from imageloom.domain.retry import decide
 from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
-from imageloom.store import tasks
+from imageloom.store import attempts, tasks
 from imageloom.store.pool import Connection, after_commit, transaction
 
 _log = structlog.get_logger("imageloom.task")
@@ -60,6 +60,7 @@ async def settle_in(
     settled = await tasks.write_decision(
         conn, task_id, attempt=attempt, decision=decision, job_id=job_id
     )
+    await attempts.end(conn, task_id, attempt, outcome=outcome, decision=decision)
     after_commit(
         partial(
             _log.info,

@@ -11,10 +11,18 @@ from imageloom.api.auth import Reader, Writer
 from imageloom.api.bodies import idempotency_use, read_json_object, refuse_query
 from imageloom.api.context import Context, InContext
 from imageloom.api.own_inputs import own_inputs
-from imageloom.api.paging import SpanQuery
+from imageloom.api.paging import PageQuery, SpanQuery
 from imageloom.api.preference import PREFER, wait_as_preferred
 from imageloom.api.routing import both_slashes, errors_of, inline_refs, json_body
-from imageloom.api.shapes import OutputView, PageView, TaskView, output_view, task_view
+from imageloom.api.shapes import (
+    AttemptView,
+    OutputView,
+    PageView,
+    TaskView,
+    attempt_view,
+    output_view,
+    task_view,
+)
 from imageloom.core import cancel as core_cancel
 from imageloom.core import cleanup as core_cleanup
 from imageloom.core import read
@@ -107,6 +115,21 @@ def tasks_router() -> APIRouter:
         return task_view(
             await read.get_task(context.services, task_id, tenant=tenant), context.urls
         )
+
+    @both_slashes(
+        router.get,
+        "/{task_id}/attempts",
+        operation_id="list_attempts",
+        summary="List the attempts at a task, the first first",
+        responses=errors_of(401, 403, 404, 422, 503),
+    )
+    async def list_attempts(
+        task_id: str, context: InContext, tenant: Reader, query: Annotated[PageQuery, Query()]
+    ) -> PageView[AttemptView]:
+        items, total = await read.list_attempts(
+            context.services, task_id, tenant=tenant, page=query.page, page_size=query.page_size
+        )
+        return query.view([attempt_view(attempt) for attempt in items], total)
 
     @both_slashes(
         router.get,

@@ -1,0 +1,84 @@
+"""The ledger of attempts: who made each, how it ended, and what came of that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from imageloom.domain.retry import Decision
+from imageloom.domain.tasks import Failed, Lost, Outcome, Task
+from imageloom.store.pool import Connection, one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt; `outcome` is null while it runs. Times are database time.
+
+    `next` is the status that the task had afterwards; where that is pending, `next_at` is when it
+    is tried again.
+    """
+
+    number: int
+    worker: str
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: str | None
+    code: str | None
+    message: str | None
+    next: str | None
+    next_at: datetime | None
+
+
+async def begin(conn: Connection, task: Task) -> None:
+    """Note that the task's attempt begins; one before it that nobody ended was lost."""
+    await conn.execute(
+        "update attempt set ended_at = clock_timestamp(), outcome = 'lost', next = 'running',"
+        " message = 'another worker began the next' where task_id = %s and ended_at is null",
+        (task.id,),
+    )
+    await conn.execute(
+        "insert into attempt (task_id, number, worker) values (%s, %s, %s)",
+        (task.id, task.attempt, task.worker),
+    )
+
+
+async def end(
+    conn: Connection, task_id: str, number: int, *, outcome: Outcome, decision: Decision
+) -> None:
+    """Note how an attempt ended; nothing where it never began, as of a task that waited."""
+    code: str | None = None
+    message: str | None = None
+    match outcome:
+        case Failed(code=code, message=message):
+            pass
+        case Lost(reason=message):
+            pass
+    await conn.execute(
+        "update attempt set ended_at = clock_timestamp(), outcome = %(outcome)s, code = %(code)s,"
+        " message = %(message)s, next = %(next)s, next_at = case when %(next)s = 'pending'"
+        " then clock_timestamp() + make_interval(secs => %(delay)s) end"
+        " where task_id = %(task)s and number = %(number)s and ended_at is null",
+        {
+            "task": task_id,
+            "number": number,
+            "outcome": type(outcome).__name__.lower(),
+            "code": code,
+            "message": message,
+            "next": decision.status.value,
+            "delay": decision.delay,
+        },
+    )
+
+
+async def list_page(
+    conn: Connection, task_id: str, *, limit: int, offset: int
+) -> tuple[list[Attempt], int]:
+    """Return one page of a task's attempts, the first first, and how many there are in all."""
+    total = await conn.execute("select count(*) as n from attempt where task_id = %s", (task_id,))
+    rows = await conn.execute(
+        "select number, worker, started_at, ended_at, outcome, code, message, next, next_at"
+        " from attempt where task_id = %s order by number limit %s offset %s",
+        (task_id, limit, offset),
+    )
+    found = [Attempt(**row) for row in await rows.fetchall()]
+    return found, one(await total.fetchone())["n"]

@@ -40,8 +40,9 @@ check: $(STAMP)
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/openapi.py --check
 
+# Two processes, each with a database and a server of its own; a file stays in one of them.
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 serve: $(STAMP)
 	$(BIN)/imageloom serve

@@ -296,7 +296,8 @@ async def test_examples_of_the_document_work(
         f"/api/v1/workflows/{{workflow_id}}/{verb}"
         for verb in ("start", "resume", "runs/{run_id}/resume")
     }
-    drawn = {"/api/v1/tasks/{task_id}/reproduce"}  # needs a picture: see test_receipts
+    # These need a picture and an event: see test_receipts and test_webhooks.
+    drawn = {"/api/v1/tasks/{task_id}/reproduce", "/api/v1/webhooks/endpoints/enable"}
     assert set(examples) == creating | acting | training | drawn
     made = await api.post("/workflows", json=examples["/api/v1/workflows"])
     for path in sorted(creating):

@@ -6,10 +6,11 @@ The only module that reads environment variables. Main functions build one `Sett
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imageloom.domain.catalog import Kind
@@ -101,6 +102,15 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1)
     url_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of a signed output URL")
     file_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of an uploaded file")
+    webhook_secret: SecretStr | None = Field(
+        None, description="whsec_ and base64: what the first tenant's webhooks are signed with"
+    )
+    webhook_rate: int = Field(
+        10, ge=1, le=1000, description="webhook deliveries that one endpoint gets in a second"
+    )
+    webhook_delay_factor: float = Field(
+        1.0, ge=0, description="what the delays between tries of a webhook are multiplied by"
+    )
     fetch_timeout: float = Field(30.0, gt=0, description="total time for one fetched URL")
     drain_timeout: float = Field(10.0, gt=0, description="time for a worker to hand tasks back")
     supervised: bool = Field(False, description="set by `serve` for its children")
@@ -128,9 +138,36 @@ class Settings(BaseSettings):
             "segmenter": self.default_segmenter,
         }
 
+    @property
+    def webhook_key(self) -> bytes | None:
+        """The bytes of `webhook_secret`."""
+        return _decoded(self.webhook_secret)
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _decodes(cls, value: SecretStr | None) -> SecretStr | None:
+        try:
+            key = _decoded(value)
+        except ValueError:
+            key = b""
+        if key is not None and not 24 <= len(key) <= 64:
+            raise ValueError(
+                "it must be whsec_ and the base64 of 24 to 64 random bytes, such as "
+                "`imageloom webhooks rotate` prints"
+            )
+        return value
+
     @field_validator("fetch_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+
+def _decoded(secret: SecretStr | None) -> bytes | None:
+    """Return the bytes of a secret as Standard Webhooks writes it. Raises: ValueError."""
+    if secret is None:
+        return None
+    text = secret.get_secret_value().removeprefix("whsec_")
+    return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)

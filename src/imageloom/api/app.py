@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Lifespan
 
 from imageloom import __version__
 from imageloom.api.context import Context
+from imageloom.api.dispatch import webhooks_sent
 from imageloom.api.edge import Edge
 from imageloom.api.errors import install_handlers
 from imageloom.api.routes.events import events_router
@@ -19,6 +20,7 @@ from imageloom.api.routes.files import files_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.tasks import tasks_router
 from imageloom.api.routes.training import training_router
+from imageloom.api.routes.webhooks import described_webhooks, webhooks_router
 from imageloom.api.routes.workflows import workflows_router
 from imageloom.api.urls import BASE_PATH, Urls
 from imageloom.core.maintain import maintain
@@ -26,7 +28,8 @@ from imageloom.core.services import Services
 
 
 def create_app(services: Services, *, public_url: str) -> ASGIApp:
-    """Return the app; while its lifespan runs, it does the shared chores and hears notices."""
+    """Return the app; while its lifespan runs, it does chores, hears notices and sends webhooks."""
+    urls = Urls(public_url, services.signer, life=services.settings.url_ttl)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -35,17 +38,15 @@ def create_app(services: Services, *, public_url: str) -> ASGIApp:
             asyncio.create_task(services.notices.listen(), name="listen"),
         ]
         try:
-            yield
+            async with webhooks_sent(services, urls):
+                yield
         finally:
             for each in running:
                 each.cancel()
             await asyncio.wait(running)
 
     app = _routes(lifespan=lifespan, public_url=public_url)
-    app.state.context = Context(
-        services=services,
-        urls=Urls(public_url, services.signer, life=services.settings.url_ttl),
-    )
+    app.state.context = Context(services=services, urls=urls)
     return Edge(app, services.settings.limits)
 
 
@@ -70,8 +71,10 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         training_router(),
         events_router(),
         files_router(),
+        webhooks_router(),
         monitoring_router(),
     ):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())
+    app.webhooks.include_router(described_webhooks())
     return app

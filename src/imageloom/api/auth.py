@@ -53,3 +53,4 @@ async def _authorize(
 
 Reader = Annotated[str, Depends(tenant_with("read"))]
 Writer = Annotated[str, Depends(tenant_with("write"))]
+Admin = Annotated[str, Depends(tenant_with("admin"))]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imageloom.domain.errors import InvalidParams
+from imageloom.domain.webhooks import Resource
 from imageloom.domain.workflow import StepSpec
-from imageloom.task_types.parsing import parse_params
+from imageloom.task_types.parsing import WebhookParams, parse_params
 
 LARGEST_GRAPH = 100  # steps
 MOST_EDGES = 500
@@ -69,10 +70,10 @@ class StepBody(BaseModel):
     cache: bool = Field(True, description="Whether pictures made before may be used again")
 
 
-class WorkflowBody(BaseModel):
+class WorkflowBody(WebhookParams):
     """The body of `POST /workflows`."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    resource: ClassVar[Resource] = "workflow"
 
     name: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"\S")]
     description: Annotated[str, StringConstraints(max_length=4000)] | None = None

@@ -11,6 +11,7 @@ from functools import partial
 
 import structlog
 
+from imageloom.core.announce import announce_part, announce_run
 from imageloom.core.approval import approval_config
 from imageloom.core.expansion import Piece, Received, cache_base, expand
 from imageloom.core.models import Catalog, read_catalog
@@ -49,10 +50,14 @@ async def task_ended(services: Services, conn: Connection, task: Task) -> None:
     if task.run_id is None or task.step is None:
         return
     run = await runs.lock_run(conn, task.run_id)
-    if run.status.over or await tasks.has_live(conn, task.run_id, task.step):
+    if run.status.over:
         return
-    await _end_step(conn, run, task.step)
-    await advance(services, conn, run)
+    stood = run.status
+    if not await tasks.has_live(conn, task.run_id, task.step):
+        await _end_step(conn, run, task.step)
+        run = await advance(services, conn, run)
+    if run.status is stood:
+        await announce_part(conn, run)
 
 
 async def advance(services: Services, conn: Connection, run: Run) -> Run:
@@ -77,7 +82,10 @@ async def advance(services: Services, conn: Connection, run: Run) -> Run:
     after_commit(partial(_log.info, "run", **said))
     error = _error_of(steps) if status is RunStatus.FAILED else None
     held = run.held and not status.over
-    return await runs.write_run_status(conn, run.id, status, held=held, error=error)
+    run = await runs.write_run_status(conn, run.id, status, held=held, error=error)
+    if status is not RunStatus.RUNNING:
+        await announce_run(conn, run)
+    return run
 
 
 async def restart(
@@ -146,6 +154,7 @@ async def _new_tasks(
                 inputs=piece.inputs,
                 max_attempts=step.spec.max_attempts or services.settings.max_attempts,
                 priority=prepared.priority,
+                webhook=prepared.webhook,
                 workflow_id=run.workflow_id,
                 run_id=run.id,
                 step=step.position,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from imageloom.core.announce import announce_progress, announce_task
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
 from imageloom.core.submit import enqueue_again
@@ -22,6 +23,7 @@ async def claim(services: Services, task_id: str, *, job_id: int, worker: str) -
         task = await tasks.start_attempt(conn, task_id, job_id=job_id, worker=worker)
         if task is not None:
             await attempts.begin(conn, task)
+            await announce_task(conn, task)
             return Claim(task=task, attempt=task.attempt)
         stuck = await tasks.lock(conn, task_id)
         if stuck is not None and not stuck.status.terminal and stuck.job_id == job_id:
@@ -50,6 +52,9 @@ async def note_previews(services: Services, claim: Claim, previews: Sequence[Pre
 async def note_progress(services: Services, claim: Claim, progress: float) -> bool:
     """Write how far the attempt is, 0 to 1; False where it is no longer this worker's."""
     async with transaction(services.pool) as conn:
-        return await tasks.write_progress(
+        ours = await tasks.write_progress(
             conn, claim.task.id, attempt=claim.attempt, progress=progress
         )
+        if ours:
+            await announce_progress(conn, claim.task, progress=progress)
+        return ours

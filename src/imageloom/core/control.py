@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from imageloom.core.advance import advance, restart
+from imageloom.core.announce import announce_run
 from imageloom.core.approval import approval_config, choose
 from imageloom.core.models import read_catalog
 from imageloom.core.plan import check_plan
@@ -59,7 +60,9 @@ async def pause(
         if run.status is RunStatus.CREATED or run.status.over:
             raise Conflict(f"the workflow is {run.status.value}; there is nothing to pause")
         if not run.held:
-            await runs.write_run_status(conn, run.id, RunStatus.PAUSED, held=True)
+            held = await runs.write_run_status(conn, run.id, RunStatus.PAUSED, held=True)
+            if run.status is not RunStatus.PAUSED:
+                await announce_run(conn, held)
             await services.queue.cancel_all(conn, await tasks.forget_jobs(conn, run.id))
         return await read_in(conn, workflow_id, tenant=tenant, run_id=run.id)
 
@@ -195,7 +198,8 @@ async def _lock(conn: Connection, workflow_id: str, *, tenant: str, run_id: str 
 
 async def _cancel(services: Services, conn: Connection, run: Run) -> None:
     # The run first: a task that ends below must not move its graph.
-    await runs.write_run_status(conn, run.id, RunStatus.CANCELLED)
+    cancelled = await runs.write_run_status(conn, run.id, RunStatus.CANCELLED)
+    await announce_run(conn, cancelled)
     await cancel_all_in(services, conn, run.id)
     for step in await runs.list_steps(conn, run.id):
         if not step.status.over:

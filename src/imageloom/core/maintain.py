@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 
 import structlog
@@ -11,12 +12,13 @@ import structlog
 from imageloom.core.control import expire_approvals
 from imageloom.core.recover import Recovery
 from imageloom.core.services import Services
-from imageloom.store import events, files, idempotency, workers
+from imageloom.store import events, files, idempotency, outbox, workers
 from imageloom.store.pool import transaction
 
 _log = structlog.get_logger("imageloom.maintain")
 
 SWEEP_INTERVAL = 60.0  # seconds; what it deletes has been useless for an hour or more
+KEEP_EVENTS = timedelta(days=7)  # of webhooks, after they ended: time to look and to replay
 
 
 async def maintain(services: Services) -> None:
@@ -30,11 +32,12 @@ async def maintain(services: Services) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Delete expired uploads and forget old idempotency keys, events and workers."""
+    """Delete expired uploads and forget old idempotency keys, events, webhooks and workers."""
     async with transaction(services.pool) as conn:
         await idempotency.delete_old(conn)
         await events.delete_old(conn)
         await workers.prune(conn)
+        await outbox.delete_old(conn, age=KEEP_EVENTS)
         keys = await files.delete_expired(conn)
     if keys:
         # After the commit: a file that is listed must be there, one that is there may be unlisted.

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from imageloom.core.models import Catalog, choose_model, read_catalog
 from imageloom.core.services import Services
 from imageloom.domain.catalog import Model
-from imageloom.domain.errors import InvalidParams, UnknownModel
+from imageloom.domain.errors import InvalidInput, InvalidParams, UnknownModel
+from imageloom.domain.webhooks import Webhook
+from imageloom.fetch import check_web_url
 from imageloom.settings import Settings
 from imageloom.store.pool import transaction
+from imageloom.task_types.parsing import WebhookParams
 from imageloom.task_types.spec import TaskType
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a body comes down to: the parameters that make the pictures, and who is to be first."""
+    """What a body comes down to: the parameters that make the pictures.
+
+    And who is to be first, and who is to be told.
+    """
 
     params: dict[str, Any]
     priority: int
+    webhook: Webhook | None
 
 
 async def prepare_request(
@@ -45,7 +52,24 @@ def prepare(
     params = task_type.prepare(asked, model=model, limits=settings.limits)
     if params.get("loras") and model is not None:
         params["loras"] = _with_versions(params["loras"], catalog, model)
-    return Prepared(params=params, priority=asked.priority)
+    return Prepared(
+        params=params,
+        priority=asked.priority,
+        webhook=webhook_of(asked, allow=settings.fetch_allow),
+    )
+
+
+def webhook_of(asked: WebhookParams, *, allow: Collection[str]) -> Webhook | None:
+    """Return whom a body wants to be told, None for nobody.
+
+    Raises: InvalidParams where nothing could ever be sent there. A name is judged at each delivery.
+    """
+    if asked.webhook is not None:
+        try:
+            check_web_url(asked.webhook.url, allow=allow)
+        except InvalidInput as exc:
+            raise InvalidParams(f"webhook_url: {exc.message}", param="webhook_url") from exc
+    return asked.webhook
 
 
 def _with_versions(

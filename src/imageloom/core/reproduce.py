@@ -9,6 +9,7 @@ from imageloom.core.submit import submit
 from imageloom.domain.errors import Conflict, InvalidParams
 from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import Task
+from imageloom.domain.webhooks import Webhook
 from imageloom.task_types.registry import get_task_type
 
 
@@ -18,6 +19,7 @@ async def reproduce(
     *,
     output: int,
     tenant: str,
+    webhook: Webhook | None = None,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending task that draws that output of a completed task once more.
@@ -44,5 +46,6 @@ async def reproduce(
         params={**kept, "seed": images[output].seed, "num_outputs": 1},
         inputs=task.inputs,
         reproduces=OutputRef(task_id=task_id, output=output),
+        webhook=webhook,
         idempotency_use=idempotency_use,
     )

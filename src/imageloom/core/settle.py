@@ -13,6 +13,7 @@ import structlog
 
 from imageloom.core.adapters import publish_in
 from imageloom.core.advance import is_held, task_ended
+from imageloom.core.announce import announce_task
 from imageloom.core.services import Services
 from imageloom.domain.retry import decide
 from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
@@ -77,6 +78,7 @@ async def settle_in(
         lineage = settled.output.lineage or {}
         await publish_in(conn, settled, settled.output.adapter, lineage=lineage)
     if settled is not None and settled.status.terminal:
+        await announce_task(conn, settled)
         await task_ended(services, conn, settled)
     return settled
 

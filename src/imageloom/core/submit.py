@@ -13,6 +13,7 @@ from imageloom.core.services import Services
 from imageloom.domain.ids import new_id
 from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import NewTask, Task
+from imageloom.domain.webhooks import Webhook
 from imageloom.store import rounds, tasks
 from imageloom.store.pool import Connection, transaction
 from imageloom.store.queue import Queue
@@ -27,6 +28,7 @@ async def submit(
     inputs: dict[str, str],
     reproduces: OutputRef | None = None,
     priority: int = 0,
+    webhook: Webhook | None = None,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending task, or the one that the idempotency key made before.
@@ -48,6 +50,7 @@ async def submit(
             max_attempts=services.settings.max_attempts,
             reproduces=reproduces,
             priority=priority,
+            webhook=webhook,
         )
         (task,) = await create_tasks(conn, [new])
         if idempotency_use is not None:

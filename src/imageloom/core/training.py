@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from imageloom.core.adapters import publish_in
+from imageloom.core.announce import announce_progress
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.models import choose_model, get_model, read_catalog
 from imageloom.core.monitor import healthy, lease
@@ -24,6 +25,7 @@ from imageloom.domain.adapters import Adapter, Loss, TrainingState
 from imageloom.domain.errors import Conflict, InvalidParams, NotFound
 from imageloom.domain.ids import new_id
 from imageloom.domain.tasks import Cancelled, Claim, NewTask, Status, Task
+from imageloom.domain.webhooks import Webhook
 from imageloom.runtime.training.estimate import Device, Estimate, estimate
 from imageloom.store import adapters, tasks, training, workers
 from imageloom.store.pool import Connection, transaction
@@ -57,6 +59,7 @@ async def submit_training(
     params: dict[str, Any],
     inputs: dict[str, str],
     priority: int = 0,
+    webhook: Webhook | None = None,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending training, or the one that the idempotency key made before.
@@ -86,6 +89,7 @@ async def submit_training(
             inputs=inputs,
             max_attempts=services.settings.max_attempts,
             priority=priority,
+            webhook=webhook,
         )
         (task,) = await create_tasks(conn, [new])
         if idempotency_use is not None:
@@ -160,6 +164,8 @@ async def record(
         )
         if ours and losses:
             await training.add_losses(conn, claim.task.id, losses)
+        if ours:
+            await announce_progress(conn, claim.task, progress=progress)
         return ours
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from imageloom.core.advance import advance
+from imageloom.core.announce import announce_start
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.models import read_catalog
 from imageloom.core.plan import check_plan
@@ -241,6 +242,7 @@ async def _begin(
         inputs=start_with.inputs,
         cache=start_with.cache,
     )
+    await announce_start(conn, begun)
     await advance(services, conn, begun)
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from imageloom.domain.receipts import OutputRef, Receipt, Reproduction
+from imageloom.domain.webhooks import Webhook
 
 
 class Status(StrEnum):
@@ -153,6 +154,7 @@ class Task:
     cache_base: str | None
     reproduces: OutputRef | None
     previews: tuple[Preview, ...]
+    webhook: Webhook | None
     queue_position: int | None = None
 
 
@@ -175,6 +177,7 @@ class NewTask:
     backoff_seconds: float | None = None
     cache_base: str | None = None
     reproduces: OutputRef | None = None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

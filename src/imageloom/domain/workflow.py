@@ -21,6 +21,7 @@ from typing import Any
 
 from imageloom.domain.errors import InvalidWorkflow
 from imageloom.domain.tasks import OutputImage, Status
+from imageloom.domain.webhooks import Webhook
 
 APPROVAL = "approval"
 
@@ -100,6 +101,7 @@ class Draft:
     origin_instance: str | None
     steps: tuple[StepSpec, ...]
     input: dict[str, Any] | None
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +131,7 @@ class Run:
     started_at: datetime | None
     completed_at: datetime | None
     cleaned_at: datetime | None
+    webhook: Webhook | None
 
 
 def check_graph(steps: Sequence[StepSpec]) -> None:

@@ -10,24 +10,49 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from concurrent.futures import Executor
+from functools import partial
 
 import httpcore
 
 from imageloom.domain.errors import InvalidInput
 from imageloom.fetch.addresses import is_public
-from imageloom.fetch.targets import refuse_private, shorten
+from imageloom.fetch.targets import parse_allowed, refuse_private, shorten
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 CONNECT_TIMEOUT = 5.0  # seconds for one address, so that a dead one leaves time for the next
 MOST_ADDRESSES = 4  # tried of one name
 
 
-async def resolve_host(host: str, port: int) -> Sequence[str]:
-    """Return every address of `host` in the system's order; raises OSError when it has none."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+async def resolve_host(host: str, port: int, *, threads: Executor | None = None) -> Sequence[str]:
+    """Return every address of `host` in the system's order; raises OSError when it has none.
+
+    Asked in one of `threads`, else in one of the process's few common ones.
+    """
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(threads, ask)
     return [str(address[0]) for *_, address in found]
+
+
+class UnknownHost(InvalidInput):
+    """The name has no address. Told apart by type: the pool drops the cause of an error."""
+
+
+def guarded_pool(
+    allow: Collection[str], *, most: int, resolve: Resolve, tls: ssl.SSLContext | None
+) -> httpcore.AsyncConnectionPool:
+    """Return a pool of at most so many connections, each to an address that was checked.
+
+    `allow` are the `host:port` pairs that may be dialled whatever their address.
+    """
+    return httpcore.AsyncConnectionPool(
+        ssl_context=tls or httpcore.default_ssl_context(),
+        max_connections=most,
+        max_keepalive_connections=0,  # every request is dialled, so every request is checked
+        network_backend=GuardedBackend(allowed=parse_allowed(allow), resolve=resolve),
+    )
 
 
 class GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -71,9 +96,9 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         try:
             addresses = list(dict.fromkeys(await self._resolve(host, port)))
         except (OSError, UnicodeError) as exc:
-            raise InvalidInput(f"the host {shorten(host)} was not found") from exc
+            raise UnknownHost(f"the host {shorten(host)} was not found") from exc
         if not addresses:
-            raise InvalidInput(f"the host {shorten(host)} was not found")
+            raise UnknownHost(f"the host {shorten(host)} was not found")
         # One private address among public ones is refused too: the order is the name server's.
         if (host, port) not in self._allowed and not all(map(is_public, addresses)):
             refuse_private(host, port)

@@ -18,11 +18,10 @@ import httpcore
 
 from imageloom.domain.errors import InvalidInput
 from imageloom.fetch.data_urls import read_data_url, too_large
-from imageloom.fetch.dialing import GuardedBackend, Resolve, resolve_host
+from imageloom.fetch.dialing import Resolve, guarded_pool, resolve_host
 from imageloom.fetch.targets import (
     Target,
     is_data_url,
-    parse_allowed,
     parse_redirect,
     parse_target,
 )
@@ -74,12 +73,7 @@ class Fetcher:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._timeout = timeout
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=tls or httpcore.default_ssl_context(),
-            max_connections=MOST_CONNECTIONS,
-            max_keepalive_connections=0,  # every request is dialled, so every request is checked
-            network_backend=GuardedBackend(allowed=parse_allowed(allow), resolve=resolve),
-        )
+        self._pool = guarded_pool(allow, most=MOST_CONNECTIONS, resolve=resolve, tls=tls)
 
     async def fetch(self, url: str, *, max_bytes: int, timeout: float | None = None) -> Fetched:  # noqa: ASYNC109
         """Return all that `url` answers. Holds up to twice `max_bytes` in memory for a moment.

@@ -51,8 +51,14 @@ def check_url(url: str, *, allow: Collection[str] = ()) -> None:
     A name that resolves to a private address passes here and is refused when it is dialled.
     Raises: InvalidInput with the reason.
     """
+    if not is_data_url(url):
+        check_web_url(url, allow=allow)
+
+
+def check_web_url(url: str, *, allow: Collection[str] = ()) -> None:
+    """Do what `check_url` does, and refuse data: URLs, to which nothing can be sent."""
     if is_data_url(url):
-        return
+        raise InvalidInput("is a data: URL; use https:// or http://")
     target = parse_target(url)
     literal = _literal_address(target.host)
     if literal is None or is_public(literal):

@@ -12,13 +12,15 @@ from psycopg.types.json import Jsonb
 
 from imageloom.domain.tasks import OutputImage
 from imageloom.domain.workflow import Draft, Run, RunStatus, Step, StepSpec, StepStatus, Workflow
+from imageloom.store.outbox import webhook_from
 from imageloom.store.pool import Connection, one
 
 WorkflowSort = Literal["created_at", "name", "status"]
 
 _RUN = sql.SQL(
     "run.id, run.workflow_id, run.tenant, run.number, run.status, run.held, run.input, run.inputs,"
-    " run.cache, run.error, run.created_at, run.started_at, run.completed_at, run.cleaned_at"
+    " run.cache, run.error, run.created_at, run.started_at, run.completed_at, run.cleaned_at,"
+    " run.webhook"
 )
 _STEP = sql.SQL("position, spec, status, output, error, deadline, started_at, completed_at")
 
@@ -28,8 +30,9 @@ async def insert_workflow(
 ) -> Workflow:
     """Add a workflow and return it."""
     row = await conn.execute(
-        "insert into workflow (id, tenant, name, description, origin_instance, steps, input)"
-        " values (%s, %s, %s, %s, %s, %s, %s) returning *",
+        "insert into workflow"
+        " (id, tenant, name, description, origin_instance, steps, input, webhook)"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s) returning *",
         (
             workflow_id,
             tenant,
@@ -38,6 +41,7 @@ async def insert_workflow(
             draft.origin_instance,
             Jsonb([asdict(step) for step in draft.steps]),
             Jsonb(draft.input) if draft.input is not None else None,
+            Jsonb(asdict(draft.webhook)) if draft.webhook is not None else None,
         ),
     )
     return _workflow(one(await row.fetchone()))
@@ -64,11 +68,18 @@ async def lock_workflow(conn: Connection, workflow_id: str, *, tenant: str) -> W
 async def insert_run(conn: Connection, *, run_id: str, workflow: Workflow) -> Run:
     """Add a run in state `created` with a copy of every step; the workflow's row must be held."""
     query = sql.SQL(
-        "insert into run (id, workflow_id, tenant, number) select %(id)s, %(workflow)s, %(tenant)s,"
+        "insert into run (id, workflow_id, tenant, webhook, number)"
+        " select %(id)s, %(workflow)s, %(tenant)s, %(webhook)s::jsonb,"
         " coalesce(max(number), 0) + 1 from run where workflow_id = %(workflow)s returning {run}"
     ).format(run=_RUN)
     row = await conn.execute(
-        query, {"id": run_id, "workflow": workflow.id, "tenant": workflow.tenant}
+        query,
+        {
+            "id": run_id,
+            "workflow": workflow.id,
+            "tenant": workflow.tenant,
+            "webhook": Jsonb(asdict(workflow.webhook)) if workflow.webhook is not None else None,
+        },
     )
     run = _run(one(await row.fetchone()))
     await conn.execute(
@@ -363,11 +374,19 @@ async def is_overdue(conn: Connection, run_id: str, position: int) -> bool:
 
 
 def _workflow(row: dict[str, Any]) -> Workflow:
-    return Workflow(**{**row, "steps": tuple(_spec(step) for step in row["steps"])})
+    return Workflow(
+        **{
+            **row,
+            "steps": tuple(_spec(step) for step in row["steps"]),
+            "webhook": webhook_from(row["webhook"]),
+        }
+    )
 
 
 def _run(row: dict[str, Any]) -> Run:
-    return Run(**{**row, "status": RunStatus(row["status"])})
+    return Run(
+        **{**row, "status": RunStatus(row["status"]), "webhook": webhook_from(row["webhook"])}
+    )
 
 
 def _step(row: dict[str, Any]) -> Step:

@@ -22,6 +22,7 @@ from imageloom.domain.tasks import (
     Status,
     Task,
 )
+from imageloom.store.outbox import webhook_from
 from imageloom.store.pool import Connection, one
 
 # A live task without a job that would run it; a held run's pending tasks are meant to have none.
@@ -39,7 +40,8 @@ _COLUMNS = sql.SQL(
     "id, tenant, type, status, params, inputs, priority, attempt, interruptions, max_attempts,"
     " worker, job_id, progress, output, error, error_detail,"
     " created_at, started_at, completed_at, cleaned_at,"
-    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces, previews"
+    " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces,"
+    " previews, webhook"
 )
 
 
@@ -47,13 +49,14 @@ async def insert(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     """Add pending tasks without jobs and return them in the same order. One statement."""
     query = sql.SQL(
         "insert into task (id, tenant, type, params, inputs, priority, max_attempts,"
-        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces)"
-        " select id, tenant, type, params, inputs, priority, max_attempts,"
-        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces"
-        " from jsonb_to_recordset(%s) as new (id text, tenant text, type text, params jsonb,"
-        " inputs jsonb, priority integer, max_attempts integer, workflow_id text, run_id text,"
+        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces,"
+        " webhook) select id, tenant, type, params, inputs, priority, max_attempts,"
+        " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces,"
+        " webhook from jsonb_to_recordset(%s) as new (id text, tenant text, type text,"
+        " params jsonb, inputs jsonb,"
+        " priority integer, max_attempts integer, workflow_id text, run_id text,"
         " step integer, step_name text, item integer, backoff_seconds double precision,"
-        " cache_base text, reproduces jsonb)"
+        " cache_base text, reproduces jsonb, webhook jsonb)"
         " returning {columns}"
     ).format(columns=_COLUMNS)
     rows = await conn.execute(query, (Jsonb([asdict(task) for task in new]),))
@@ -146,10 +149,14 @@ async def lock_live_of_run(conn: Connection, run_id: str) -> list[Task]:
 
 
 async def cancel_pending_of_run(conn: Connection, run_id: str) -> list[int]:
-    """Cancel a run's pending tasks and return their jobs, for the caller to cancel too."""
+    """Cancel a run's pending tasks and return their jobs, for the caller to cancel too.
+
+    Not those with a webhook of their own, which have something to tell.
+    """
     rows = await conn.execute(
         "update task set status = 'cancelled', job_id = null, completed_at = clock_timestamp()"
-        " from (select id, job_id from task where run_id = %s and status = 'pending' for update)"
+        " from (select id, job_id from task where run_id = %s and status = 'pending'"
+        " and webhook is null for update)"
         " as waiting where task.id = waiting.id returning waiting.job_id",
         (run_id,),
     )
@@ -418,5 +425,6 @@ def _task(row: dict[str, Any]) -> Task:
             "error_detail": ErrorDetail(**detail) if detail is not None else None,
             "previews": tuple(Preview(**each) for each in row["previews"] or ()),
             "reproduces": OutputRef(**row["reproduces"]) if row["reproduces"] else None,
+            "webhook": webhook_from(row["webhook"]),
         }
     )

@@ -4,20 +4,70 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from imageloom.domain.errors import InvalidParams
+from imageloom.domain.webhooks import LONGEST_URL, Resource, Webhook, parse_events
 
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 60  # characters of a wrong value that an error repeats
 
 
-class TaskParams(BaseModel):
-    """What a request for a task of any type may say. What it dumps are parameters of its type."""
+class FieldError(ValueError):
+    """What a model validator raises: a complaint about several fields, told of one of them."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class WebhookParams(BaseModel):
+    """What every body that creates something may say of being told about it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+    resource: ClassVar[Resource] = "task"
+
+    webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_URL)] | None = (
+        Field(None, exclude=True, description="Where it tells of itself by signed requests")
+    )
+    webhook_events: list[str] | None = Field(
+        None,
+        exclude=True,
+        description="What it tells, such as completed or task.completed; else how it ended, and "
+        "of a workflow that it is paused",
+    )
+
+    @model_validator(mode="after")
+    def _known_events(self) -> Self:
+        if self.webhook_events is not None:
+            if self.webhook_url is None:
+                raise FieldError("webhook_events", "goes with webhook_url; give both")
+            try:
+                parse_events(self.webhook_events, resource=self.resource)
+            except ValueError as exc:
+                raise FieldError("webhook_events", str(exc)) from exc
+        return self
+
+    @property
+    def webhook(self) -> Webhook | None:
+        """Where it tells of itself and what; None where it does not."""
+        if self.webhook_url is None:
+            return None
+        events = parse_events(self.webhook_events, resource=self.resource)
+        return Webhook(url=self.webhook_url, events=events)
+
+
+class TaskParams(WebhookParams):
+    """What a request for a task of any type may say. What it dumps are parameters of its type."""
 
     priority: int = Field(
         0,
@@ -27,14 +77,6 @@ class TaskParams(BaseModel):
         description="Which of your own waiting tasks is first: the highest. Those of others do "
         "not wait for it",
     )
-
-
-class FieldError(ValueError):
-    """What a model validator raises: a complaint about several fields, told of one of them."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 def parse_params(model: type[M], body: Mapping[str, Any]) -> M:

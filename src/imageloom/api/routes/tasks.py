@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from imageloom.api.auth import Reader, Writer
 from imageloom.api.bodies import idempotency_use, read_json_object, refuse_query
@@ -26,13 +26,13 @@ from imageloom.api.shapes import (
 from imageloom.core import cancel as core_cancel
 from imageloom.core import cleanup as core_cleanup
 from imageloom.core import read
-from imageloom.core.prepare import prepare_request
+from imageloom.core.prepare import prepare_request, webhook_of
 from imageloom.core.reproduce import reproduce
 from imageloom.core.submit import submit
 from imageloom.domain.errors import InvalidParams, NotFound
 from imageloom.domain.tasks import Status, Task
 from imageloom.store.tasks import Filter, SortField
-from imageloom.task_types.parsing import parse_params
+from imageloom.task_types.parsing import WebhookParams, parse_params
 from imageloom.task_types.registry import TASK_TYPES, get_task_type
 from imageloom.task_types.spec import TaskType, input_urls
 
@@ -189,6 +189,7 @@ def tasks_router() -> APIRouter:
             task_id,
             output=asked.output,
             tenant=tenant,
+            webhook=webhook_of(asked, allow=context.services.settings.fetch_allow),
             idempotency_use=idempotency_use(request, route=f"tasks/{task_id}/reproduce", body=body),
         )
         task = await wait_as_preferred(request, response, context, task)
@@ -197,10 +198,8 @@ def tasks_router() -> APIRouter:
     return router
 
 
-class ReproduceBody(BaseModel):
+class ReproduceBody(WebhookParams):
     """Which output of the task is made again."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     output: int = Field(ge=0, description="Its index among the task's outputs")
 
@@ -309,6 +308,7 @@ async def _create(
         params=prepared.params,
         inputs=await own_inputs(request, context, tenant, urls),
         priority=prepared.priority,
+        webhook=prepared.webhook,
         idempotency_use=idempotency_use(request, route=route, body=sent),
     )
 

@@ -28,6 +28,7 @@ from imageloom.api.training_shapes import (
 from imageloom.api.urls import OwnFile
 from imageloom.core import training
 from imageloom.core.files import dataset_of_tenant
+from imageloom.core.prepare import webhook_of
 from imageloom.domain.errors import Gone, InvalidInput, InvalidParams, NotFound
 from imageloom.fetch import check_url
 from imageloom.task_types.parsing import parse_params
@@ -81,6 +82,7 @@ def training_router() -> APIRouter:
             params=params,
             inputs={} if key is None else {"dataset_url": key},
             priority=asked.priority,
+            webhook=webhook_of(asked, allow=context.services.settings.fetch_allow),
             idempotency_use=idempotency_use(request, route="training", body=body),
         )
         await wait_as_preferred(request, response, context, task)

@@ -31,6 +31,7 @@ from imageloom.api.workflow_bodies import (
 from imageloom.core import control, workflows
 from imageloom.core.control import Edit, Resumption
 from imageloom.core.plan import check_steps, url_values
+from imageloom.core.prepare import webhook_of
 from imageloom.core.workflows import RunInput, WorkflowState
 from imageloom.domain.errors import InvalidParams
 from imageloom.domain.workflow import Draft, RunStatus, StepSpec
@@ -136,6 +137,7 @@ def _add_creation(router: APIRouter) -> None:
             origin_instance=body.origin_instance,
             steps=steps,
             input=body.input,
+            webhook=webhook_of(body, allow=context.services.settings.fetch_allow),
         )
         start_with = None
         if start or body.input is not None:

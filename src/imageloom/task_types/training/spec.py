@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imageloom.domain.catalog import Model
 from imageloom.domain.seeds import MAX_SEED, draw_seed
+from imageloom.domain.webhooks import Resource
 from imageloom.runtime.training import cost, plan
 from imageloom.runtime.training.cost import Amount
 from imageloom.runtime.training.ordinary import prompts_beside, prompts_to_keep
@@ -58,6 +59,8 @@ class TrainingConfig(BaseModel):
 
 class TrainingParams(TaskParams):
     """The body of `POST /training`."""
+
+    resource: ClassVar[Resource] = "training"
 
     dataset_url: Annotated[str, StringConstraints(min_length=1, max_length=4000)] = Field(
         description="A zip of pictures, captions as .txt beside them or one metadata.jsonl"

@@ -39,6 +39,8 @@ GENERATION = frozenset(
         "determinism",
         "preview_every",
         "priority",
+        "webhook_url",
+        "webhook_events",
         "width",
         "height",
         "seed",
@@ -83,6 +85,7 @@ class FakeServer:
         self.breaks = 0
         self.workflows = FakeWorkflows()
         self.trainings = FakeTrainings()
+        self.webhooks = FakeWebhooks()
         self._ids = itertools.count(1)
         self._made: dict[str, tuple[bytes, dict[str, Any]]] = {}
 
@@ -155,6 +158,8 @@ class FakeServer:
                 return self._cancel(self.tasks[id_])
             case "POST", ["tasks", id_, "reproduce"] if id_ in self.tasks:
                 return self._once(request, partial(self._reproduce, request, self.tasks[id_]))
+            case _, ["webhooks", *rest]:
+                return self.webhooks(request.method, rest)
             case "GET", ["models"]:
                 model = {"name": "imageloom-tiny", "kind": "model"}
                 adapters = self.trainings.adapters.values()
@@ -273,6 +278,46 @@ class FakeServer:
         return self.images.get(name, jpeg)
 
 
+class FakeWebhooks:
+    """The routes below `/webhooks`: one endpoint that is off, one delivery that failed."""
+
+    def __init__(self) -> None:
+        self.secrets = 1
+        attempt = {"at": "2024-01-15T10:31:00Z", "status": 503, "error": None}
+        self.delivery: dict[str, Any] = {
+            "id": "msg_1",
+            "type": "task.completed",
+            "state": "failed",
+            "resource_id": "task_1",
+            "url": "https://example.com/hooks",
+            "attempt_count": 2,
+            "last_attempt": attempt,
+            "attempts": [attempt, attempt],
+            "created_at": "2024-01-15T10:31:00Z",
+        }
+        self.endpoint = {"url": "https://example.com/hooks", "disabled_at": "2024-01-15T10:32:00Z"}
+
+    def __call__(self, method: str, path: list[str]) -> httpx.Response:
+        match method, path:
+            case "POST", ["secret", "rotate"]:
+                self.secrets += 1
+                return httpx.Response(200, json={"secret": f"whsec_{self.secrets}"})
+            case "GET", ["secret"]:
+                return httpx.Response(200, json={"secret": f"whsec_{self.secrets}"})
+            case "GET", ["deliveries"]:
+                return listing([self.delivery])
+            case "GET", ["deliveries", "msg_1"]:
+                return httpx.Response(200, json=self.delivery)
+            case "POST", ["deliveries", "msg_1", "replay"]:
+                return httpx.Response(200, json=self.delivery | {"state": "pending"})
+            case "GET", ["endpoints"]:
+                return listing([self.endpoint])
+            case "POST", ["endpoints", "enable"]:
+                return httpx.Response(200, json=self.endpoint | {"disabled_at": None})
+            case _:
+                return refusal(404, "not_found", "there is no such delivery")
+
+
 class FakeWorkflows:
     """The routes below `/workflows`, over runs that live in memory.
 
@@ -341,7 +386,8 @@ class FakeWorkflows:
         return httpx.Response(200, json=run)
 
     def _create(self, body: dict[str, Any]) -> httpx.Response:
-        for name in body.keys() - {"name", "description", "steps", "input"}:
+        known = {"name", "description", "steps", "input", "webhook_url", "webhook_events"}
+        for name in body.keys() - known:
             return refusal(422, "invalid_params", f"unknown field {name}", param=name)
         for position, step in enumerate(body["steps"]):
             if step.get("config", {}).get("scale", 2) not in (2, 4):

@@ -392,3 +392,23 @@ def test_our_own_import_error_stays_a_bug(run: Run, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_server, "api", lack)
     with pytest.raises(ImportError, match="cannot import name"):
         run("api")
+
+
+# --- webhooks
+
+
+def test_webhooks_shows_and_changes_the_secret(run: Run) -> None:
+    assert run("webhooks", "secret").stdout == "whsec_1\n"
+    assert run("webhooks", "rotate").stdout == "whsec_2\n"
+    assert json.loads(run("webhooks", "secret", "--json").stdout) == {"secret": "whsec_2"}
+
+
+def test_webhooks_lists_deliveries_and_sends_one_again(run: Run, server: FakeServer) -> None:
+    options = ("--resource", "task_1", "--type", "task.completed", "--state", "failed")
+    (row,) = run("webhooks", "deliveries", *options).stdout.splitlines()
+    assert row.split("\t")[:6] == ["msg_1", "task.completed", "task_1", "failed", "2", "503"]
+    asked = dict(server.requests[-1].url.params)
+    assert asked == {"resource_id": "task_1", "type": "task.completed", "state": "failed"}
+    assert run("webhooks", "replay", "msg_1").stdout == "msg_1 pending\n"
+    missing = run("webhooks", "replay", "msg_2")
+    assert (missing.exit_code, missing.stdout) == (1, "")

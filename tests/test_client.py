@@ -526,7 +526,9 @@ async def test_async_reads_and_cancels(server: FakeServer) -> None:
 
 
 def examples() -> list[doctest.DocTest]:
-    found = doctest.DocTestFinder().find(imageloom.client._sync, "client")
+    finder = doctest.DocTestFinder()
+    found = finder.find(imageloom.client._sync, "client")
+    found += finder.find(imageloom.client._webhooks_sync, "webhooks")
     return [each for each in found if each.examples]
 
 

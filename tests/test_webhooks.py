@@ -27,6 +27,7 @@ from conftest import PUBLIC_URL, called_with, serve, wait_for
 from imageloom.api import dispatch
 from imageloom.api.dispatch import Dispatcher
 from imageloom.api.urls import Urls
+from imageloom.client import AsyncClient
 from imageloom.core.cancel import cancel
 from imageloom.core.claim import note_progress
 from imageloom.core.deliver import OF_ENDPOINT, Answer, claim_events, note
@@ -891,6 +892,38 @@ async def test_each_resource_has_its_own_events(
     hook = {"webhook_url": IMAGE_URL, "webhook_events": events}
     refused = await shared_api.post(path, json={**body, **hook})
     assert refusal(refused) == (422, "invalid_params", "webhook_events")
+
+
+# From Python
+
+
+async def test_the_client_asks_to_be_told_and_reads_what_was(
+    services: Services, api: httpx.AsyncClient, key: str, receiver: Receiver
+) -> None:
+    receiver.replies["/hook"] = [answer("410 Gone")]
+    async with AsyncClient(PUBLIC_URL, key, transport=api._transport) as client:
+        hook: dict[str, Any] = {"webhook_url": receiver.url(), "webhook_events": ["cancelled"]}
+        task = await client.generate("a red dress", **hook)
+        await task.cancel()
+        training = await client.train("https://example.com/a.zip", name="red", **hook)
+        await training.cancel()
+        workflow = await client.workflows.create(name="w", steps=[step("draw")], **hook)
+        await workflow.cancel()
+        await deliver(services, times=1)
+        (off,) = await client.webhooks.endpoints()
+        assert off.disabled_at is not None
+        assert (await client.webhooks.enable(off.url)).disabled_at is None
+        await deliver(services)
+        page = await client.webhooks.deliveries(state="delivered")
+        assert {each.resource_id for each in page} == {task.id, training.id, workflow.id}
+        (delivery,) = await client.webhooks.deliveries(resource_id=task.id)
+        whole = await client.webhooks.delivery(delivery.id)
+        assert whole.attempts[-1] == delivery.last_attempt
+        assert (await client.webhooks.replay(delivery.id)).state == "pending"
+        await deliver(services)
+        again = [each for each in receiver.received if each.id == delivery.id]
+        assert len(again) == whole.attempt_count + 1
+        again[-1].verify(await client.webhooks.secret())
 
 
 # The whole way

@@ -17,6 +17,7 @@ HALVES = {
     "_connection_async.py": "_connection_sync.py",
     "_common_async.py": "_common_sync.py",
     "_training_async.py": "_training_sync.py",
+    "_webhooks_async.py": "_webhooks_sync.py",
     "_workflows_async.py": "_workflows_sync.py",
     "_async.py": "_sync.py",
 }
@@ -31,7 +32,7 @@ RULES = [
         (r"\bawait ", ""),
         (r"\bimport AsyncIterator, Callable\b", "import Callable, Iterator"),  # in their order
         (r"\bAsync([A-Z]\w*)", r"\1"),
-        (r"\b_(io|connection|common|training|workflows)_async\b", r"_\1_sync"),
+        (r"\b_(io|connection|common|training|webhooks|workflows)_async\b", r"_\1_sync"),
         (r"\b__a(enter|exit)__\b", r"__\1__"),
         (r"\baclose\b", "close"),
         (r"\ba(iter_lines|read)\b", r"\1"),
@@ -39,6 +40,10 @@ RULES = [
         (
             r"\A\"\"\"Workflows, asynchronous; .*",
             '"""Workflows, synchronous: the same methods as the asynchronous ones."""',
+        ),
+        (
+            r"\A\"\"\"Webhooks, asynchronous; .*",
+            '"""Webhooks, synchronous: the same methods as the asynchronous ones."""',
         ),
         (
             r"\A\"\"\"Training, asynchronous; .*",

@@ -1,8 +1,8 @@
 """The command line. `app` knows every command; their work is imported when one of them runs.
 
-`imageloom generate`, `process`, `train`, `tasks` and `workflow` need the base install only. The
-server's commands are declared in `server_commands.py` and done by `_server.py`, which may import
-what the base install lacks.
+`imageloom generate`, `process`, `train`, `tasks`, `workflow` and `webhooks` need the base install
+only. The server's commands are declared in `server_commands.py` and done by `_server.py`, which
+may import what the base install lacks.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from imageloom.cli.generate import generate
 from imageloom.cli.process import process
 from imageloom.cli.tasks import tasks
 from imageloom.cli.train import train
+from imageloom.cli.webhooks import webhooks
 from imageloom.cli.workflow import workflow
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ app.command()(train)
 app.command()(demo)
 app.add_typer(tasks, name="tasks")
 app.add_typer(workflow, name="workflow")
+app.add_typer(webhooks, name="webhooks")
 server_commands.register(app)
 
 

@@ -64,6 +64,9 @@ from imageloom.client._types import (
     Reproduction,
     Worker,
 )
+from imageloom.client._webhook_types import Delivery, DeliveryAttempt, Endpoint
+from imageloom.client._webhooks_async import AsyncWebhooks
+from imageloom.client._webhooks_sync import Webhooks
 from imageloom.client._workflow_types import Candidate, Step, StepTask
 from imageloom.client._workflows_async import AsyncWorkflow, AsyncWorkflows
 from imageloom.client._workflows_sync import Workflow, Workflows
@@ -74,6 +77,7 @@ __all__ = [
     "AsyncClient",
     "AsyncTask",
     "AsyncTraining",
+    "AsyncWebhooks",
     "AsyncWorkflow",
     "AsyncWorkflows",
     "Candidate",
@@ -83,6 +87,9 @@ __all__ = [
     "Dataset",
     "DatasetPicture",
     "DatasetProblem",
+    "Delivery",
+    "DeliveryAttempt",
+    "Endpoint",
     "ErrorDetail",
     "File",
     "Forbidden",
@@ -115,6 +122,7 @@ __all__ = [
     "Unavailable",
     "UnsupportedMediaType",
     "WaitTimeout",
+    "Webhooks",
     "Worker",
     "Workflow",
     "WorkflowCancelled",

@@ -67,6 +67,7 @@ from imageloom.client._types import (
     task_raw,
     worker_from,
 )
+from imageloom.client._webhooks_async import AsyncWebhooks
 from imageloom.client._workflows_async import AsyncWorkflows
 
 DEFAULT_URL = "http://127.0.0.1:9000"
@@ -296,6 +297,8 @@ class AsyncClient:
         priority: int | None = None,
         output_format: str | None = None,
         wait: int | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Sequence[str] | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncTask:
         """Create a generation task and return it; `wait` for its images.
@@ -303,10 +306,11 @@ class AsyncClient:
         `image` is a URL, or a local file or bytes, which are uploaded first; with one it is image
         to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. With
         `preview_every` a running task has `previews`, new ones after so many denoising steps.
-        `priority` is -10 to 10: of your own waiting tasks the highest is first. What is not given
-        is the server's to choose. With `wait`, whole seconds up to 60, the server answers when the
-        task is over, or then: what is quick needs no polls. Calling again under the same
-        `idempotency_key` with the same arguments returns the first task instead of making another.
+        `priority` is -10 to 10: of your own waiting tasks the highest is first. With `wait`, whole
+        seconds up to 60, the server answers when the task is over, or then: what is quick needs no
+        polls. The task tells `webhook_url` how it ended, or its `webhook_events`. What is not given
+        is the server's to choose. Calling again under the same `idempotency_key` with the same
+        arguments returns the first task instead of making another.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when `image` cannot be read.
 
@@ -338,6 +342,8 @@ class AsyncClient:
             preview_every=preview_every,
             priority=priority,
             output_format=output_format,
+            webhook_url=webhook_url,
+            webhook_events=None if webhook_events is None else list(webhook_events),
         )
         return await self._connection.call(
             "POST", "/tasks/generation", body=body, key=key, wait=wait, read=self._task
@@ -357,10 +363,9 @@ class AsyncClient:
 
         `operation` is upscale, remove-background, replace-background, resize, crop, convert or
         adjust. Give `image` or `images`: URLs, or local files or bytes, which are uploaded first.
-        `params` are `priority` and those of the operation, by their names in the API, such as
-        `scale=4`; a path
-        object or bytes among them, such as `background_image_url=Path("studio.jpg")`, is uploaded
-        too. `wait` is that of `generate`.
+        `params` are `priority`, `webhook_url`, `webhook_events` and those of the operation, by
+        their names in the API, such as `scale=4`; a path object or bytes among them, such as
+        `background_image_url=Path("studio.jpg")`, is uploaded too. `wait` is that of `generate`.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when a file cannot be read.
 
@@ -386,6 +391,11 @@ class AsyncClient:
         """The verbs that make and find workflows."""
         return AsyncWorkflows(self._connection)
 
+    @property
+    def webhooks(self) -> AsyncWebhooks:
+        """The verbs about what was told by webhooks."""
+        return AsyncWebhooks(self._connection)
+
     async def train(
         self,
         dataset: Source | Dataset,
@@ -394,6 +404,8 @@ class AsyncClient:
         base_model: str | None = None,
         trigger_word: str | None = None,
         priority: int | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         progress: Told | None = None,
         **config: Any,
@@ -403,7 +415,8 @@ class AsyncClient:
         `dataset` is a URL, or a zip, or a folder of pictures with their captions as `.txt`
         beside them or in one `metadata.jsonl`; a folder is zipped, and what is local is uploaded.
         `trigger_word` is the caption of pictures that have none. `priority` is -10 to 10: of your
-        own waiting trainings the highest is first. `config` is as the API has it:
+        own waiting trainings the highest is first. It tells `webhook_url` how it ended, or its
+        `webhook_events`. `config` is as the API has it:
         epochs, learning_rate, batch_size, rank, resolution, seed, checkpoint_every,
         sample_prompts and so on; what is not given fits the base model. `progress` is called
         with the bytes uploaded and those in all.
@@ -425,6 +438,8 @@ class AsyncClient:
             base_model=base_model,
             trigger_word=trigger_word,
             priority=priority,
+            webhook_url=webhook_url,
+            webhook_events=webhook_events,
             config=config,
             key=idempotency_key,
             progress=progress,

@@ -99,6 +99,16 @@ def model_path(name: str) -> str:
     return f"/models/{quote(name, safe='')}"
 
 
+def delivery_path(delivery_id: str, verb: str = "") -> str:
+    """Return the route of a webhook delivery.
+
+    Raises: ValueError when the id would name another route.
+    """
+    if delivery_id.strip() in {"", ".", ".."}:
+        raise ValueError(f"{delivery_id!r} is not the id of a delivery")
+    return f"/webhooks/deliveries/{quote(delivery_id, safe='')}{verb}"
+
+
 def workflow_path(workflow_id: str, run_id: str | None = None, verb: str = "") -> str:
     """Return the route of a workflow, or of one of its runs.
 
@@ -117,6 +127,8 @@ def workflow_body(
     steps: Sequence[Mapping[str, Any]],
     description: str | None,
     input: Mapping[str, Any] | None,  # noqa: A002 - the API's own word
+    webhook_url: str | None,
+    webhook_events: Sequence[str] | None,
 ) -> JSON:
     """Return the body of `POST /workflows`."""
     return given(
@@ -125,6 +137,8 @@ def workflow_body(
             "description": description,
             "steps": [dict(step) for step in steps],
             "input": None if input is None else dict(input),
+            "webhook_url": webhook_url,
+            "webhook_events": None if webhook_events is None else list(webhook_events),
         }
     )
 
@@ -166,6 +180,8 @@ def training_body(
     trigger_word: str | None,
     priority: int | None,
     config: Mapping[str, Any],
+    webhook_url: str | None = None,
+    webhook_events: Sequence[str] | None = None,
 ) -> JSON:
     """Return the body of `POST /training`, and without a name that of its preflight.
 
@@ -173,7 +189,11 @@ def training_body(
     """
     trigger = given({"trigger_word": trigger_word})
     body = {"dataset_url": dataset_url, "output_name": name, "base_model": base_model}
-    return given({**body, "priority": priority, "config": {**config, **trigger} or None})
+    told = {
+        "webhook_url": webhook_url,
+        "webhook_events": None if webhook_events is None else list(webhook_events),
+    }
+    return given({**body, "priority": priority, "config": {**config, **trigger} or None, **told})
 
 
 def generation_body(*, prompt: str, loras: Loras | None, **rest: object) -> JSON:

@@ -69,6 +69,7 @@ from imageloom.client._types import (
     task_raw,
     worker_from,
 )
+from imageloom.client._webhooks_sync import Webhooks
 from imageloom.client._workflows_sync import Workflows
 
 DEFAULT_URL = "http://127.0.0.1:9000"
@@ -298,6 +299,8 @@ class Client:
         priority: int | None = None,
         output_format: str | None = None,
         wait: int | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Sequence[str] | None = None,
         idempotency_key: str | None = None,
     ) -> Task:
         """Create a generation task and return it; `wait` for its images.
@@ -305,10 +308,11 @@ class Client:
         `image` is a URL, or a local file or bytes, which are uploaded first; with one it is image
         to image. `loras` is `{name: weight}` or the API's list of `{"name", "weight"}`. With
         `preview_every` a running task has `previews`, new ones after so many denoising steps.
-        `priority` is -10 to 10: of your own waiting tasks the highest is first. What is not given
-        is the server's to choose. With `wait`, whole seconds up to 60, the server answers when the
-        task is over, or then: what is quick needs no polls. Calling again under the same
-        `idempotency_key` with the same arguments returns the first task instead of making another.
+        `priority` is -10 to 10: of your own waiting tasks the highest is first. With `wait`, whole
+        seconds up to 60, the server answers when the task is over, or then: what is quick needs no
+        polls. The task tells `webhook_url` how it ended, or its `webhook_events`. What is not given
+        is the server's to choose. Calling again under the same `idempotency_key` with the same
+        arguments returns the first task instead of making another.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when `image` cannot be read.
 
@@ -340,6 +344,8 @@ class Client:
             preview_every=preview_every,
             priority=priority,
             output_format=output_format,
+            webhook_url=webhook_url,
+            webhook_events=None if webhook_events is None else list(webhook_events),
         )
         return self._connection.call(
             "POST", "/tasks/generation", body=body, key=key, wait=wait, read=self._task
@@ -359,10 +365,9 @@ class Client:
 
         `operation` is upscale, remove-background, replace-background, resize, crop, convert or
         adjust. Give `image` or `images`: URLs, or local files or bytes, which are uploaded first.
-        `params` are `priority` and those of the operation, by their names in the API, such as
-        `scale=4`; a path
-        object or bytes among them, such as `background_image_url=Path("studio.jpg")`, is uploaded
-        too. `wait` is that of `generate`.
+        `params` are `priority`, `webhook_url`, `webhook_events` and those of the operation, by
+        their names in the API, such as `scale=4`; a path object or bytes among them, such as
+        `background_image_url=Path("studio.jpg")`, is uploaded too. `wait` is that of `generate`.
 
         Raises: InvalidParams, `param` naming what is wrong; OSError when a file cannot be read.
 
@@ -388,6 +393,11 @@ class Client:
         """The verbs that make and find workflows."""
         return Workflows(self._connection)
 
+    @property
+    def webhooks(self) -> Webhooks:
+        """The verbs about what was told by webhooks."""
+        return Webhooks(self._connection)
+
     def train(
         self,
         dataset: Source | Dataset,
@@ -396,6 +406,8 @@ class Client:
         base_model: str | None = None,
         trigger_word: str | None = None,
         priority: int | None = None,
+        webhook_url: str | None = None,
+        webhook_events: Sequence[str] | None = None,
         idempotency_key: str | None = None,
         progress: Told | None = None,
         **config: Any,
@@ -405,7 +417,8 @@ class Client:
         `dataset` is a URL, or a zip, or a folder of pictures with their captions as `.txt`
         beside them or in one `metadata.jsonl`; a folder is zipped, and what is local is uploaded.
         `trigger_word` is the caption of pictures that have none. `priority` is -10 to 10: of your
-        own waiting trainings the highest is first. `config` is as the API has it:
+        own waiting trainings the highest is first. It tells `webhook_url` how it ended, or its
+        `webhook_events`. `config` is as the API has it:
         epochs, learning_rate, batch_size, rank, resolution, seed, checkpoint_every,
         sample_prompts and so on; what is not given fits the base model. `progress` is called
         with the bytes uploaded and those in all.
@@ -427,6 +440,8 @@ class Client:
             base_model=base_model,
             trigger_word=trigger_word,
             priority=priority,
+            webhook_url=webhook_url,
+            webhook_events=webhook_events,
             config=config,
             key=idempotency_key,
             progress=progress,

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -170,6 +170,8 @@ def start_training(
     base_model: str | None,
     trigger_word: str | None,
     priority: int | None,
+    webhook_url: str | None,
+    webhook_events: Sequence[str] | None,
     config: Mapping[str, Any],
     key: str | None,
     progress: Told | None,
@@ -182,6 +184,8 @@ def start_training(
         base_model=base_model,
         trigger_word=trigger_word,
         priority=priority,
+        webhook_url=webhook_url,
+        webhook_events=webhook_events,
         config=config,
     )
     return connection.call(

@@ -267,12 +267,15 @@ class AsyncWorkflows:
         steps: Sequence[Mapping[str, Any]],
         description: str | None = None,
         input: Mapping[str, Any] | None = None,  # noqa: A002 - the API's own word
+        webhook_url: str | None = None,
+        webhook_events: Sequence[str] | None = None,
         idempotency_key: str | None = None,
     ) -> AsyncWorkflow:
         """Create a workflow and return it; `start` it.
 
         `steps` are as the API has them: `name`, `type`, `config`, `depends_on` and so on. A path
-        object or bytes inside them or inside `input` is uploaded and becomes a URL. Calling again
+        object or bytes inside them or inside `input` is uploaded and becomes a URL. Each run tells
+        `webhook_url` of itself: how it ended, that it is paused, or `webhook_events`. Calling again
         under the same `idempotency_key` with the same arguments returns the first workflow.
 
         Raises: InvalidParams, `param` naming the step and field that is wrong; OSError when a
@@ -290,7 +293,14 @@ class AsyncWorkflows:
         'created'
         """
         key = idempotency_key or new_key()
-        body = workflow_body(name=name, steps=steps, description=description, input=input)
+        body = workflow_body(
+            name=name,
+            steps=steps,
+            description=description,
+            input=input,
+            webhook_url=webhook_url,
+            webhook_events=webhook_events,
+        )
         return await self._connection.call(
             "POST",
             "/workflows",

@@ -27,7 +27,7 @@ _log = structlog.get_logger("imageloom.webhook")
 SLOTS = 32  # deliveries of one process at once
 OF_HOST = 8  # of these that one claim takes for one host, and above which it takes none
 OF_ENDPOINT = 4  # on their way to one endpoint at once, from all processes
-LEASE = timedelta(seconds=30)  # twice what a delivery may take
+LEASE = timedelta(seconds=20)  # a delivery may take 15, and what came of it is then written
 _GONE = 410
 
 

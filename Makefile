@@ -58,6 +58,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/workflow.py
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/beside.py
+	$(BIN)/python bench/webhooks.py
 	$(BIN)/python bench/gpu.py
 
 docs: $(STAMP)

@@ -3,22 +3,24 @@
 Libraries choose kernels by the shapes of their inputs, and another kernel adds in another order.
 What was measured on a CPU with torch 2.13, float32, channels last: where every row has two lanes,
 attention, convolutions and products of many tokens give a row the same bits whatever the number of
-rows; only products of one vector a lane (timesteps, pooled prompts) change with it. So rows have
-two lanes, and those products are made lane by lane, as one batched product, which costs nothing
-measurable. Each number of rows is compared once with its rows alone; where a library is of another
-mind, as on another processor, rows are drawn alone.
+rows, and oneDNN's products as well as MKL's; only products of one vector a lane (timesteps, pooled
+prompts) change with it. So rows have two lanes, and those products are made lane by lane, as one
+batched product, which costs nothing measurable. Each number of rows is compared once with its rows
+alone; where a library is of another mind, as on another processor, rows are drawn alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import torch
 from torch import Tensor, nn
 
 _log = structlog.get_logger("imageloom.device")
+
+_HAS_ONEDNN: Final = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 # Runs the network on the lanes of these numbers, and returns its answers [n, ...] in their order.
 Call = Callable[[Sequence[int]], Tensor]
@@ -59,14 +61,33 @@ class LaneWise:
         self, layer: nn.Linear, plain: Callable[[Tensor], Tensor]
     ) -> Callable[..., Tensor]:
         def forward(x: Tensor, *rest: Any) -> Tensor:
-            if not self._active or x.ndim != 2:
+            if not self._active:
                 return plain(x, *rest)
+            if x.ndim != 2:
+                return _onednn(layer, x) if _takes_onednn(layer, x) else plain(x, *rest)
             weight = layer.weight.t().expand(len(x), -1, -1)
             if layer.bias is None:
                 return torch.bmm(x[:, None], weight)[:, 0]
             return torch.baddbmm(layer.bias, x[:, None], weight)[:, 0]
 
         return forward
+
+
+def _takes_onednn(layer: nn.Linear, x: Tensor) -> bool:
+    """Whether oneDNN can make the product of a layer."""
+    return _HAS_ONEDNN and x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32
+
+
+def _onednn(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Return a layer's answer to tokens [n, m, d].
+
+    Torch asks MKL, which on an AMD EPYC takes 1.5 to 2.2 times as long as oneDNN at 16 lanes of 16
+    or 64 tokens: together a seventh of a denoising step.
+    """
+    answer: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001  # as torch.compile does
+        x, layer.weight, layer.bias, "none", [], ""
+    )
+    return answer
 
 
 def _each_alone(call: Call, rows: int) -> Tensor:

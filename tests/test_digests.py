@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import pytest
@@ -16,7 +20,7 @@ import huggingface_hub.constants  # the worker's packages are here
 
 from imageloom.domain.catalog import BUILTIN, Model
 from imageloom.domain.errors import InvalidParams, ModelNotInstalled
-from imageloom.runtime import weights
+from imageloom.runtime import digests, weights
 from imageloom.runtime.digests import weights_digest
 
 NAMED = {model.name: model for model in BUILTIN}
@@ -166,3 +170,25 @@ def test_no_torch_is_needed() -> None:
         "assert not {'torch', 'transformers', 'onnxruntime'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_who_asks_at_once_waits_for_the_first_to_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, go_on, reads = threading.Event(), threading.Event(), []
+    read = hashlib.file_digest
+
+    def slow(stream: BinaryIO, name: str) -> object:
+        reads.append(stream.name)
+        inside.set()
+        assert go_on.wait(30)
+        return read(stream, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", slow)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(weights_digest, swin2sr(f"folder:{folder}")) for _ in range(4)]
+        assert inside.wait(30)
+        assert digests._reading.locked()
+        go_on.set()
+        assert len({each.result() for each in asked}) == 1
+    assert len(reads) == len(set(reads)) == 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,8 @@ from pathlib import Path
 from imageloom.domain.catalog import Model
 from imageloom.runtime.weights import PATTERNS, is_method, locate, parts_of_file
 
+# Tasks that begin together ask for the same gigabytes: the first reads them, the others wait.
+_reading = threading.Lock()
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -41,7 +44,8 @@ def _digest(folder: Path, files: set[Path]) -> str:
     whole = hashlib.sha256()
     for file in sorted(files):
         stat = file.stat()
-        content = _file_digest(file, stat.st_size, stat.st_mtime_ns)
+        with _reading:
+            content = _file_digest(file, stat.st_size, stat.st_mtime_ns)
         whole.update(f"{file.relative_to(folder).as_posix()}\0{content}\n".encode())
     return whole.hexdigest()
 

@@ -490,8 +490,9 @@ def test_events_go_on_where_a_stream_broke(server: FakeServer) -> None:
     task = server.client().generate("a dress")
     server.breaks = 2
     server.next = [refusal(503, "unavailable", "the database is away")]
-    seen = [(each.status, each.progress) for each in task.events()]
-    assert seen == [("pending", 0.0), ("running", 0.5), ("completed", 1.0)]
+    task.raw["queue_position"] = 3
+    seen = [(each.status, each.progress, each.queue_position) for each in task.events()]
+    assert seen == [("pending", 0.0, 3), ("running", 0.5, None), ("completed", 1.0, None)]
     assert task.output is not None
     assert task.output.images[0].seed == 7
     asked = [r.headers.get("Last-Event-ID") for r in server.requests if "events" in r.url.path]

@@ -139,7 +139,10 @@ class AsyncTask(TaskData):
         ['pending', 'running', 'completed']
         """
         async for told in self._connection.events(task_path(self.id, "/events")):
-            self._take(self.raw | told)
+            waits = told.get("status") == "pending"
+            # Not among what is told: it was that of the moment when somebody asked.
+            place = self.raw.get("queue_position") if waits else None
+            self._take(self.raw | told | {"queue_position": place})
             yield self
 
     async def cancel(self) -> Self:

@@ -170,6 +170,16 @@ async def test_a_watcher_that_is_too_slow_reads_again_what_it_missed(
     assert [event.seq async for event in slow if event is not None] == list(range(2, 11))
 
 
+async def test_whoever_names_an_event_to_come_begins_with_the_next(
+    tenant: httpx.AsyncClient, services: Services, hearing: None
+) -> None:
+    task = await created(tenant)
+    feeds = Feeds(services.pool, services.notices)
+    stream = feeds.follow(await feeds.open(task["id"], after=99))
+    await ended(services, await begun(services, task))
+    assert [event.seq async for event in stream if event is not None] == [2, 3]
+
+
 async def test_watchers_leave_when_the_process_is_about_to_end(
     tenant: httpx.AsyncClient, services: Services
 ) -> None:

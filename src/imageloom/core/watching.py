@@ -64,8 +64,10 @@ class Feeds:
             if after is None:
                 return Opening(subject=subject, events=[newest] if newest else [], after=0)
             found = await events.after(conn, subject, after)
-        over = not found and newest is not None and newest.terminal
-        return Opening(subject=subject, events=found, after=after, over=over)
+        if found or newest is None:
+            return Opening(subject=subject, events=found, after=0)
+        # Whoever names an event that is still to come begins with the next.
+        return Opening(subject=subject, events=[], after=newest.seq, over=newest.terminal)
 
     async def follow(self, opening: Opening) -> AsyncIterator[Event | None]:
         """Yield the events of an opening and those that follow until the subject is over.
@@ -90,7 +92,7 @@ class Feeds:
     async def _after(self, subject: str, feed: _Feed, seen: int) -> list[Event]:
         if seen >= feed.since:
             return feed.events[seen - feed.since :]
-        # A watcher that is too slow for what is kept.
+        # A watcher that is too slow for what is kept, or looked before this feed began.
         async with transaction(self._pool) as conn:
             return await events.after(conn, subject, seen)
 
@@ -99,10 +101,8 @@ class Feeds:
         self, subject: str, *, since: int
     ) -> AsyncIterator[tuple[_Feed, asyncio.Event]]:
         feed = self._feeds.get(subject)
-        if feed is None or feed.since > since:
-            # Who asks for what was before the feed began gets one of its own.
-            feed = _Feed(since=since)
-            self._feeds.setdefault(subject, feed)
+        if feed is None:
+            feed = self._feeds[subject] = _Feed(since=since)
             feed.reader = asyncio.create_task(self._read(subject, feed), name="feed")
         news = asyncio.Event()
         feed.watchers.add(news)
@@ -111,8 +111,7 @@ class Feeds:
         finally:
             feed.watchers.discard(news)
             if not feed.watchers:
-                if self._feeds.get(subject) is feed:
-                    del self._feeds[subject]
+                del self._feeds[subject]
                 if feed.reader is not None:
                     feed.reader.cancel()
 

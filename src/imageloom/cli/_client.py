@@ -19,6 +19,7 @@ from imageloom.client import (
     Client,
     ConnectionFailed,
     ImageloomError,
+    Page,
     TaskCancelled,
     TaskFailed,
     Unauthorized,
@@ -101,6 +102,18 @@ def is_training(id_: str) -> bool:
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_page(page: Page[Any]) -> None:
+    """Print one page of a list as JSON, as the API has it."""
+    print_json(
+        {
+            "items": [item.raw for item in page],
+            "total": page.total,
+            "page": page.page,
+            "page_size": page.page_size,
+        }
+    )
 
 
 def one_line(text: str) -> str:

@@ -17,6 +17,7 @@ from imageloom.cli._client import (
     note,
     one_line,
     print_json,
+    print_page,
 )
 from imageloom.cli._display import shown
 from imageloom.cli._rows import print_rows, shown_time
@@ -46,14 +47,7 @@ def list_(
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
         found = client.tasks(status=status, task_type=task_type, page=page, page_size=page_size)
         if as_json:
-            print_json(
-                {
-                    "items": [task.raw for task in found],
-                    "total": found.total,
-                    "page": found.page,
-                    "page_size": found.page_size,
-                }
-            )
+            print_page(found)
         else:
             print_rows(COLUMNS, (_row(task) for task in found))
 

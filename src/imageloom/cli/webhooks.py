@@ -14,6 +14,7 @@ from imageloom.cli._client import (
     failures_told,
     one_line,
     print_json,
+    print_page,
 )
 from imageloom.cli._rows import print_rows, shown_time
 from imageloom.client import Delivery
@@ -66,14 +67,7 @@ def deliveries(
             resource_id=resource, type=event, state=state, page=page, page_size=page_size
         )
         if as_json:
-            print_json(
-                {
-                    "items": [each.raw for each in found],
-                    "total": found.total,
-                    "page": found.page,
-                    "page_size": found.page_size,
-                }
-            )
+            print_page(found)
         else:
             print_rows(COLUMNS, (_row(each) for each in found))
 

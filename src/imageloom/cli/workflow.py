@@ -18,6 +18,7 @@ from imageloom.cli._client import (
     note,
     one_line,
     print_json,
+    print_page,
 )
 from imageloom.cli._rows import print_rows, shown_time
 from imageloom.cli._workflow_display import pictures, told, workflow_shown
@@ -132,14 +133,7 @@ def list_(
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
         found = client.workflows.list(status=status, search=search, page=page, page_size=page_size)
         if as_json:
-            print_json(
-                {
-                    "items": [each.raw for each in found],
-                    "total": found.total,
-                    "page": found.page,
-                    "page_size": found.page_size,
-                }
-            )
+            print_page(found)
         else:
             print_rows(COLUMNS, (_row(each) for each in found))
 

@@ -134,16 +134,16 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
         ProgressWriter(write) as progress,
         PreviewWriter(services.storage, claim, show) as previews,
     ):
-        cache_key = None
-        if task.cache_base is not None and len(parts) == 1:
-            cache_key = await key_of(
-                task.cache_base, await inputs.digests(parts[0]), model, loras=loras
-            )
+        cache_base = task.cache_base if len(parts) == 1 else None
+        cache_key, digests = None, {}
+        if cache_base is not None or task_type.draws_rows:
+            digests = await inputs.digests([name for names in parts for name in names])
+        if cache_base is not None:
+            cache_key = await key_of(cache_base, digests, model, loras=loras)
             if (found := await look_up(services, task.tenant, cache_key)) is not None:
                 return found
         receipts = None
         if model is not None and task_type.draws_rows:
-            digests = await inputs.digests([name for names in parts for name in names])
             receipts = Receipts(model, loras=loras, inputs=digests)
         drawn: list[_Drawn] = []
         for part, names in enumerate(parts):

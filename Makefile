@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread: two on shared cores can be ten times slower.
 export OMP_NUM_THREADS ?= 1
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 help:
 	@echo "make demo     set up and make four pictures from a photograph and a prompt"
@@ -40,8 +41,28 @@ check: $(STAMP)
 	$(BIN)/python tools/unasync.py --check
 	$(BIN)/python tools/openapi.py --check
 
+# What tests of pages and of metrics run, by name from the package manager. promtool is taken out of
+# its package: installed, that would start a Prometheus on this machine.
+BROWSER := $(VENV)/.browser
+$(BROWSER): | $(STAMP)
+	@for name in chromium chromium-browser google-chrome; do command -v $$name; done | grep -q . || \
+	  { echo "Installing chromium ..."; \
+	    $(AS_ROOT) apt-get update -qq && \
+	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+	  { echo "make test needs Chromium: install it and try again"; exit 1; }
+	@touch $@
+PROMTOOL := $(BIN)/promtool
+$(PROMTOOL): | $(STAMP)
+	@command -v promtool >/dev/null && ln -sf "$$(command -v promtool)" $@ || \
+	  { echo "Fetching promtool ..."; cd $(VENV) && \
+	    { apt-get download -qq prometheus 2>/dev/null || \
+	      { $(AS_ROOT) apt-get update -qq && apt-get download -qq prometheus; }; } && \
+	    dpkg-deb -x prometheus_*.deb prometheus && rm prometheus_*.deb && \
+	    ln -sf ../prometheus/usr/bin/promtool bin/promtool; } || \
+	  { echo "make test needs promtool: install Prometheus and try again"; exit 1; }
+
 # Two processes, each with a database and a server of its own; a file stays in one of them.
-test: $(STAMP)
+test: $(STAMP) $(BROWSER) $(PROMTOOL)
 	$(BIN)/pytest -n 2 --dist loadfile
 
 serve: $(STAMP)

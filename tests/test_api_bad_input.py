@@ -514,6 +514,8 @@ async def test_revoked_key_is_refused_from_the_next_request_on(
         (("read",), ("GET", "/models"), ("POST", "/files")),
         (("read",), ("GET", "/monitoring/queues"), ("POST", "/tasks/task_0/cancel")),
         (("write",), ("POST", GENERATION), ("GET", "/tasks")),
+        (("monitor",), ("GET", "/monitoring/queues"), ("GET", "/tasks")),
+        (("write", "admin"), ("POST", GENERATION), ("GET", "/monitoring/workers")),
     ],
 )
 async def test_key_does_what_its_scopes_allow(

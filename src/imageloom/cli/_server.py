@@ -16,7 +16,7 @@ import typer
 from pydantic import ValidationError
 
 from imageloom.api.main import listen, run_api
-from imageloom.core.keys import SCOPES, create_key, list_keys, revoke_key
+from imageloom.core.keys import TENANT_SCOPES, create_key, list_keys, revoke_key
 from imageloom.core.models import add_model, get_model, list_models
 from imageloom.core.services import open_services
 from imageloom.domain.errors import ImageloomError
@@ -86,7 +86,7 @@ def keys_create(
 ) -> None:
     """Create a key and print it as the last word."""
     made = _with_pool(
-        data_dir, lambda pool: create_key(pool, tenant=tenant, scopes=scopes or SCOPES)
+        data_dir, lambda pool: create_key(pool, tenant=tenant, scopes=scopes or TENANT_SCOPES)
     )
     if json:
         _print_json(

@@ -14,7 +14,9 @@ from imageloom.store import keys
 from imageloom.store.keys import ApiKey
 from imageloom.store.pool import Pool, transaction
 
-SCOPES = ("read", "write", "admin")
+# What a tenant needs for its own, and `monitor`, which sees the whole installation.
+TENANT_SCOPES = ("read", "write", "admin")
+SCOPES = (*TENANT_SCOPES, "monitor")
 DEFAULT_TENANT = "default"
 _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
@@ -29,7 +31,7 @@ class NewKey:
     key: str
 
 
-async def create_key(pool: Pool, *, tenant: str, scopes: tuple[str, ...] = SCOPES) -> NewKey:
+async def create_key(pool: Pool, *, tenant: str, scopes: tuple[str, ...] = TENANT_SCOPES) -> NewKey:
     """Make a key for a tenant, who exists from then on.
 
     Raises: InvalidParams where the tenant's name or a scope is not allowed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from imageloom.api.auth import Reader, Writer
+from imageloom.api.auth import Reader, Viewer, Writer
 from imageloom.api.context import InContext
 from imageloom.api.routing import both_slashes, errors_of
 from imageloom.api.shapes import (
@@ -68,7 +68,7 @@ def monitoring_router() -> APIRouter:
         summary="How many tasks wait and run, and how many workers serve them",
         tags=["monitoring"],
     )
-    async def queues(context: InContext, _tenant: Reader) -> QueuesView:
+    async def queues(context: InContext, _viewer: Viewer) -> QueuesView:
         states = await queue_states(context.services, names=QUEUES)
         return QueuesView(
             queues=[
@@ -82,7 +82,7 @@ def monitoring_router() -> APIRouter:
             ]
         )
 
-    async def workers(context: InContext, _tenant: Reader) -> WorkersView:
+    async def workers(context: InContext, _viewer: Viewer) -> WorkersView:
         found = await list_workers(context.services)
         well = sum(1 for worker in found if healthy(worker))
         return WorkersView(

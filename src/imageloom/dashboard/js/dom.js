@@ -1,0 +1,96 @@
+// Elements made from values. Whatever a user wrote becomes a text node, never markup: there is no
+// way here to pass HTML.
+
+const SVG = "http://www.w3.org/2000/svg";
+const SVG_TAGS = new Set(["svg", "g", "path", "line", "rect", "circle", "text", "title", "polyline", "defs", "marker"]);
+
+/**
+ * Return an element.
+ *
+ * `props` are attributes; `on…` are listeners, `class` may be a list, null and false leave out.
+ * `key` tells `show` which of several siblings is the same one as before.
+ */
+export function h(tag, props = {}, ...children) {
+  const made = SVG_TAGS.has(tag) && (tag !== "title" || props?.svg)
+    ? document.createElementNS(SVG, tag)
+    : document.createElement(tag);
+  for (const [name, value] of Object.entries(props ?? {})) set(made, name, value);
+  append(made, children);
+  return made;
+}
+
+function set(made, name, value) {
+  if (value === null || value === undefined || value === false || name === "svg") return;
+  if (name === "key") made.dataset.key = value;
+  else if (name.startsWith("on")) made[name] = value;
+  else if (name === "class" && Array.isArray(value)) {
+    const names = value.filter(Boolean).join(" ");
+    if (names) made.setAttribute("class", names);
+  }
+  else if (name === "style") for (const [rule, amount] of Object.entries(value)) made.style.setProperty(rule, amount);
+  else if (name === "value" && "value" in made && made.tagName !== "LI") { made.value = value; made.setAttribute("value", value); }
+  else made.setAttribute(name, value === true ? "" : value);
+}
+
+function append(parent, children) {
+  for (const child of children.flat(Infinity)) {
+    if (child === null || child === undefined || child === false) continue;
+    parent.append(child instanceof Node ? child : document.createTextNode(String(child)));
+  }
+}
+
+/** Make `place` show these children, keeping the elements that stay: focus, scroll and typing survive. */
+export function show(place, ...children) {
+  const wanted = document.createElement("div");
+  append(wanted, children);
+  sync(place, wanted);
+}
+
+function sync(place, wanted) {
+  const keyed = new Map();
+  for (const child of place.children) if (child.dataset?.key) keyed.set(child.dataset.key, child);
+  let now = place.firstChild;
+  for (const next of [...wanted.childNodes]) {
+    let same = next.dataset?.key ? keyed.get(next.dataset.key) : now;
+    if (same && !alike(same, next)) same = null;
+    if (same && same.dataset?.key !== next.dataset?.key) same = null;
+    if (!same) place.insertBefore(next, now);
+    else {
+      if (same === now) now = now.nextSibling;
+      else place.insertBefore(same, now);
+      update(same, next);
+    }
+  }
+  while (now) {
+    const rest = now.nextSibling;
+    now.remove();
+    now = rest;
+  }
+}
+
+function alike(a, b) {
+  return a.nodeType === b.nodeType && a.nodeName === b.nodeName;
+}
+
+const LISTENERS = ["onclick", "onchange", "oninput", "onsubmit", "onkeydown", "ontoggle", "onclose", "onload", "onerror",
+  "onpointermove", "onpointerleave", "ondragover", "ondrop", "onfocus", "onblur"];
+
+function update(old, next) {
+  if (old.nodeType === Node.TEXT_NODE) {
+    if (old.data !== next.data) old.data = next.data;
+    return;
+  }
+  for (const { name } of [...old.attributes]) {
+    // What a person opened, chose or typed is theirs.
+    if (!next.hasAttribute(name) && !(name === "open" && /^(DETAILS|DIALOG)$/.test(old.tagName))) old.removeAttribute(name);
+  }
+  for (const { name, value } of next.attributes) {
+    if (old.getAttribute(name) === value) continue;
+    // The page's policy forbids styles in attributes, not those that a script sets.
+    if (name === "style") old.style.cssText = next.style.cssText;
+    else old.setAttribute(name, value);
+  }
+  for (const name of LISTENERS) if (old[name] !== next[name]) old[name] = next[name];
+  if ("value" in next && /^(PROGRESS|METER)$/.test(old.tagName)) old.value = next.value;
+  if (!/^(TEXTAREA|SELECT)$/.test(old.tagName)) sync(old, next);
+}

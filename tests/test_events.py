@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psutil
 import pytest
 
 from api_helpers import begun, completed, created, failed
@@ -20,6 +21,7 @@ from imageloom.core.claim import note_progress
 from imageloom.core.services import Services
 from imageloom.core.settle import settle
 from imageloom.core.watching import Feeds
+from imageloom.domain.errors import StoreUnavailable
 from imageloom.domain.tasks import Claim, Completed, Output
 from imageloom.store import events
 from imageloom.store.pool import transaction
@@ -60,6 +62,10 @@ async def hearing(services: Services) -> AsyncIterator[None]:
 async def ended(services: Services, mine: Claim) -> None:
     outcome = Completed(output=Output(images=()))
     assert await settle(services, mine.task.id, attempt=mine.attempt, outcome=outcome)
+
+
+async def number(event: events.Event) -> bytes:
+    return str(event.seq).encode()
 
 
 async def events_of(client: httpx.AsyncClient, path: str, after: str | None = None) -> list[Told]:
@@ -130,12 +136,17 @@ async def test_a_thousand_watchers_of_one_task_read_it_once(
     feeds = Feeds(services.pool, services.notices)
     opening = await feeds.open(task["id"], after=None)
     began = asyncio.Semaphore(0)
+    told: list[int] = []
 
-    async def watch() -> list[int]:
+    async def tell(event: events.Event) -> bytes:
+        told.append(event.seq)
+        return await number(event)
+
+    async def watch() -> list[bytes]:
         seen = []
-        async for event in feeds.follow(opening):
+        async for event in feeds.follow(opening, tell):
             assert event is not None
-            seen.append(event.seq)
+            seen.append(event)
             began.release()
         return seen
 
@@ -145,9 +156,28 @@ async def test_a_thousand_watchers_of_one_task_read_it_once(
     mine = await begun(services, task)
     await note_progress(services, mine, 0.5)
     await ended(services, mine)
-    assert await asyncio.gather(*watchers) == [[1, 2, 3, 4]] * 1000
+    assert await asyncio.gather(*watchers) == [[b"1", b"2", b"3", b"4"]] * 1000
     assert len(reads) < 10  # to begin, once listening began, and at each change
+    assert told == [1, 2, 3, 4]  # the same bytes for all of them
     assert feeds._feeds == {}
+
+
+async def test_an_event_that_could_not_be_told_is_told_to_the_next_who_asks(
+    tenant: httpx.AsyncClient, services: Services, hearing: None
+) -> None:
+    task = await created(tenant)
+    feeds = Feeds(services.pool, services.notices)
+
+    async def fail(_event: events.Event) -> bytes:
+        raise StoreUnavailable("it is away")
+
+    stays = feeds.follow(await feeds.open(task["id"], after=None), number)
+    assert await anext(stays) == b"1"
+    await ended(services, await begun(services, task))
+    broken = feeds.follow(await feeds.open(task["id"], after=1), fail)
+    with pytest.raises(StoreUnavailable):
+        await anext(broken)
+    assert [event async for event in stays] == [b"2", b"3"]
 
 
 async def test_a_watcher_that_is_too_slow_reads_again_what_it_missed(
@@ -159,15 +189,15 @@ async def test_a_watcher_that_is_too_slow_reads_again_what_it_missed(
     monkeypatch.setattr(core_watching, "KEPT", 2)
     task = await created(tenant)
     feeds = Feeds(services.pool, services.notices)
-    slow, quick = [feeds.follow(await feeds.open(task["id"], after=None)) for _ in range(2)]
+    slow, quick = [feeds.follow(await feeds.open(task["id"], after=None), number) for _ in "ab"]
     mine = await begun(services, task)
     assert await anext(slow) is not None
     for progress in range(1, 8):
         await note_progress(services, mine, progress / 10)
     await ended(services, mine)
     # Once the quick one has seen everything, most of it is no longer kept for the slow one.
-    assert [event.seq async for event in quick if event is not None] == list(range(1, 11))
-    assert [event.seq async for event in slow if event is not None] == list(range(2, 11))
+    assert [event async for event in quick] == [str(seq).encode() for seq in range(1, 11)]
+    assert [event async for event in slow] == [str(seq).encode() for seq in range(2, 11)]
 
 
 async def test_whoever_names_an_event_to_come_begins_with_the_next(
@@ -175,9 +205,9 @@ async def test_whoever_names_an_event_to_come_begins_with_the_next(
 ) -> None:
     task = await created(tenant)
     feeds = Feeds(services.pool, services.notices)
-    stream = feeds.follow(await feeds.open(task["id"], after=99))
+    stream = feeds.follow(await feeds.open(task["id"], after=99), number)
     await ended(services, await begun(services, task))
-    assert [event.seq async for event in stream if event is not None] == [2, 3]
+    assert [event async for event in stream] == [b"2", b"3"]
 
 
 async def test_watchers_leave_when_the_process_is_about_to_end(
@@ -186,7 +216,7 @@ async def test_watchers_leave_when_the_process_is_about_to_end(
     task = await created(tenant)
     notices = type(services.notices)(services.notices._conninfo)
     feeds = Feeds(services.pool, notices)
-    stream = feeds.follow(await feeds.open(task["id"], after=None))
+    stream = feeds.follow(await feeds.open(task["id"], after=None), number)
     assert await anext(stream) is not None
     notices.close()
     assert [event async for event in stream] == []
@@ -235,6 +265,12 @@ async def test_what_is_old_is_forgotten_but_for_how_it_ended(
     assert len(kept[1]) == 3
     (told,) = await events_of(tenant, f"/tasks/{task['id']}", after=f"{task['id']}.1")
     assert told[1]["error"].startswith("Invalid input")
+
+
+def test_as_many_may_watch_as_the_machine_lets_files_be_open(live: Live) -> None:
+    (pid,) = live.pids("imageloom api")
+    soft, most = psutil.Process(pid).rlimit(psutil.RLIMIT_NOFILE)
+    assert soft == most
 
 
 def test_events_come_as_they_happen(live: Live) -> None:

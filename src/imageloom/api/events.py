@@ -128,16 +128,16 @@ async def _stream(request: Request, context: Context, subject: str, render: Rend
     if opening.over:
         return Response(status_code=204)  # a browser asks no more
 
+    async def tell(event: Event) -> bytes:
+        view = await render(event)
+        return format_sse_event(
+            id=f"{subject}.{event.seq}",
+            data_str=json.dumps(view.model_dump(mode="json"), ensure_ascii=False),
+        )
+
     async def lines() -> AsyncIterator[bytes]:
-        async for event in feeds.follow(opening):
-            if event is None:
-                yield format_sse_event(comment="here")
-                continue
-            view = await render(event)
-            yield format_sse_event(
-                id=f"{subject}.{event.seq}",
-                data_str=json.dumps(view.model_dump(mode="json"), ensure_ascii=False),
-            )
+        async for told in feeds.follow(opening, tell):
+            yield format_sse_event(comment="here") if told is None else told
 
     return EventSourceResponse(
         lines(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

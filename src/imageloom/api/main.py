@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import uvicorn
@@ -23,6 +24,7 @@ POOL_TIMEOUT = 5.0
 
 async def run_api(settings: Settings, database_url: str, listener: socket.socket) -> None:
     """Serve HTTP on a listening socket until SIGINT or SIGTERM. Raises: StoreUnavailable."""
+    _allow_many_streams()
     await migrate(database_url)
     async with open_services(settings, database_url, pool_timeout=POOL_TIMEOUT) as services:
         app = create_app(services, public_url=settings.public_url or address_of(listener))
@@ -39,6 +41,13 @@ async def run_api(settings: Settings, database_url: str, listener: socket.socket
             timeout_graceful_shutdown=10,
         )
         await _Server(config, let_go=services.notices.close).serve(sockets=[listener])
+
+
+def _allow_many_streams() -> None:
+    """Let the process have as many open files as it may: the usual 1024 end at so many watchers."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # where the machine has a lower limit than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class _Server(uvicorn.Server):

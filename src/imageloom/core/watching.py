@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,13 +22,20 @@ HEARTBEAT: Final = 15.0  # seconds without an event, after which a watcher hears
 KEPT: Final = 500  # events of a subject in memory; who is slower reads them again
 LOOK_AGAIN: Final = 1.0  # seconds, where the database was away
 
+# How an event is told: its bytes on the wire.
+Tell = Callable[[Event], Awaitable[bytes]]
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Feed:
-    """The events of one subject after `since`, the newest of them, and those who watch it here."""
+    """The events of one subject after `since`, the newest of them, and those who watch it here.
+
+    `told` are the same as bytes, by `seq`.
+    """
 
     since: int
     events: list[Event] = field(default_factory=list)
+    told: dict[int, asyncio.Task[bytes]] = field(default_factory=dict)
     watchers: set[asyncio.Event] = field(default_factory=set)
     reader: asyncio.Task[None] | None = None
 
@@ -69,10 +76,11 @@ class Feeds:
         # Whoever names an event that is still to come begins with the next.
         return Opening(subject=subject, events=[], after=newest.seq, over=newest.terminal)
 
-    async def follow(self, opening: Opening) -> AsyncIterator[Event | None]:
+    async def follow(self, opening: Opening, tell: Tell) -> AsyncIterator[bytes | None]:
         """Yield the events of an opening and those that follow until the subject is over.
 
-        None is a heartbeat. Ends early where the process is about to.
+        `tell` says the same of an event whoever watches: it is asked once for all of them. None is
+        a heartbeat. Ends early where the process is about to.
         """
         found, seen = opening.events, opening.after
         if found:
@@ -80,7 +88,7 @@ class Feeds:
         async with self._feed(opening.subject, since=seen) as (feed, news):
             while not (opening.over or self._notices.closed):
                 for event in found:
-                    yield event
+                    yield await _told(feed, event, tell)
                     seen = event.seq
                 if found and found[-1].terminal:
                     return
@@ -130,6 +138,8 @@ class Feeds:
                     continue
                 feed.events += new
                 late = max(0, len(feed.events) - KEPT)
+                for event in feed.events[:late]:
+                    feed.told.pop(event.seq, None)
                 del feed.events[:late]
                 feed.since += late
                 for watcher in feed.watchers:
@@ -137,6 +147,20 @@ class Feeds:
                 await told.wait()
             for watcher in feed.watchers:
                 watcher.set()
+
+
+async def _told(feed: _Feed, event: Event, tell: Tell) -> bytes:
+    if event.seq < feed.since:  # what only this watcher reads again
+        return await tell(event)
+    telling = feed.told.get(event.seq)
+    if telling is None or (telling.done() and (telling.cancelled() or telling.exception())):
+        telling = feed.told[event.seq] = asyncio.create_task(_once(tell, event))
+    # A watcher that leaves must not take it away from the others.
+    return await asyncio.shield(telling)
+
+
+async def _once(tell: Tell, event: Event) -> bytes:
+    return await tell(event)
 
 
 async def _set_within(news: asyncio.Event, seconds: float) -> bool:

@@ -18,6 +18,7 @@ from imageloom.api.errors import install_handlers
 from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
+from imageloom.api.routes.session import session_router
 from imageloom.api.routes.tasks import tasks_router
 from imageloom.api.routes.training import training_router
 from imageloom.api.routes.webhooks import described_webhooks, webhooks_router
@@ -73,6 +74,7 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         files_router(),
         webhooks_router(),
         monitoring_router(),
+        session_router(),
     ):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from imageloom.api.sign_ins import SignIns
 from imageloom.api.urls import Urls
 from imageloom.core.services import Services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The services of this process and the URLs that it gives out."""
+    """The services of this process, the URLs that it gives out, and who sent it wrong keys."""
 
     services: Services
     urls: Urls
+    sign_ins: SignIns = field(default_factory=SignIns)
 
 
 def get_context(request: Request) -> Context:

@@ -20,11 +20,13 @@ STATUS: dict[type[errors.ImageloomError], int] = {
     errors.IdempotencyMismatch: 422,
     errors.Unauthorized: 401,
     errors.NotPermitted: 403,
+    errors.CrossSite: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.Gone: 410,
     errors.PayloadTooLarge: 413,
     errors.UnsupportedMediaType: 415,
+    errors.TooManySignIns: 429,
     errors.StoreUnavailable: 503,
     errors.NoWorker: 503,
     errors.StorageUnavailable: 503,
@@ -34,14 +36,20 @@ _LONGEST = 400  # characters of a message: an id or a name that it repeats may b
 
 
 def envelope(
-    *, status: int, code: str, message: str, param: str | None, request_id: str
+    *,
+    status: int,
+    code: str,
+    message: str,
+    param: str | None,
+    request_id: str,
+    retry_after: int = RETRY_AFTER,
 ) -> JSONResponse:
     """Return an error in the shape that every route has."""
     headers = {}
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER)
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
+        headers["Retry-After"] = str(retry_after)
     shown = message if len(message) <= _LONGEST else f"{message[: _LONGEST - 1]}…"
     body = {"type": code, "message": shown, "param": param, "request_id": request_id}
     return JSONResponse({"error": body}, status_code=status, headers=headers)
@@ -56,6 +64,7 @@ def error_response(error: errors.ImageloomError, *, request_id: str) -> JSONResp
         message=error.message,
         param=error.param,
         request_id=request_id,
+        retry_after=error.retry_after if isinstance(error, errors.TooManySignIns) else RETRY_AFTER,
     )
 
 

@@ -18,6 +18,7 @@ _MEANING = {
     413: "The body is too large",
     415: "The body has the wrong content type",
     422: "Invalid; `param` names the field",
+    429: "Too many; see Retry-After",
     503: "The database or the storage is away; see Retry-After",
 }
 IDEMPOTENCY_KEY = {

@@ -37,6 +37,11 @@ class Urls:
         self._signer = signer
         self._life = life
 
+    @property
+    def public(self) -> str:
+        """The address that they begin with."""
+        return self._public
+
     def output(self, key: str) -> str:
         """Return the URL of an output: signed, expiring, with a readable last part."""
         expires = (int(time.time()) + self._life + _ROUND - 1) // _ROUND * _ROUND

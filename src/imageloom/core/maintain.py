@@ -12,7 +12,7 @@ import structlog
 from imageloom.core.control import expire_approvals
 from imageloom.core.recover import Recovery
 from imageloom.core.services import Services
-from imageloom.store import events, files, idempotency, outbox, workers
+from imageloom.store import events, files, idempotency, outbox, sessions, workers
 from imageloom.store.pool import transaction
 
 _log = structlog.get_logger("imageloom.maintain")
@@ -32,11 +32,12 @@ async def maintain(services: Services) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Delete expired uploads and forget old idempotency keys, events, webhooks and workers."""
+    """Delete expired uploads; forget old idempotency keys, events, webhooks, sessions, workers."""
     async with transaction(services.pool) as conn:
         await idempotency.delete_old(conn)
         await events.delete_old(conn)
         await workers.prune(conn)
+        await sessions.delete_old(conn)
         await outbox.delete_old(conn, age=KEEP_EVENTS)
         keys = await files.delete_expired(conn)
     if keys:

@@ -3,8 +3,8 @@
 ImageloomError            code, public message, retryable
   RequestError            the caller must change something        -> 4xx, never retried
     InvalidParams  InvalidWorkflow  UnknownTaskType  UnknownModel  InvalidInput  Unauthorized
-    NotPermitted  NotFound  Gone  Conflict  PayloadTooLarge  UnsupportedMediaType
-    IdempotencyMismatch
+    NotPermitted  CrossSite  NotFound  Gone  Conflict  PayloadTooLarge  UnsupportedMediaType
+    IdempotencyMismatch  TooManySignIns
   AttemptError            this try failed; the policy decides      -> recorded on the attempt
     OutOfMemory  ModelNotInstalled  BadWeights  DeviceFault
   WorkerError             not the task's fault: DeviceLost  LeaseLost (stop, write nothing)
@@ -77,6 +77,12 @@ class NotPermitted(RequestError):
     code = "forbidden"
 
 
+class CrossSite(RequestError):
+    """The page of another site made a browser send this with its cookie."""
+
+    code = "csrf"
+
+
 class NotFound(RequestError):
     """There is no such thing, or it belongs to another tenant."""
 
@@ -111,6 +117,16 @@ class IdempotencyMismatch(RequestError):
     """The Idempotency-Key was used before with another body."""
 
     code = "idempotency_key_reused"
+
+
+class TooManySignIns(RequestError):
+    """Too many wrong keys came from this address; `retry_after` seconds on, one more may."""
+
+    code = "too_many_requests"
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class AttemptError(ImageloomError):

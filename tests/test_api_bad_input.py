@@ -541,7 +541,7 @@ async def test_key_is_judged_before_the_body(shared_api: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize(
-    "path", ["/nope", "/tasks/a/b/c/d", "//tasks", "http://imageloom.test/", "/%00"]
+    "path", ["/nope", "/tasks/a/b/c/d", "//tasks", "http://imageloom.test/api", "/%00"]
 )
 async def test_unknown_route_is_not_found(shared_api: httpx.AsyncClient, path: str) -> None:
     assert refusal(await shared_api.get(path)) == (404, "not_found", None)

@@ -18,6 +18,7 @@ from imageloom.api.errors import install_handlers
 from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
+from imageloom.api.routes.pages import pages_router
 from imageloom.api.routes.session import session_router
 from imageloom.api.routes.tasks import tasks_router
 from imageloom.api.routes.training import training_router
@@ -78,5 +79,6 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
     ):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())
+    app.include_router(pages_router(public_url))
     app.webhooks.include_router(described_webhooks())
     return app

@@ -299,8 +299,8 @@ async def test_examples_of_the_document_work(
     }
     # These need a picture and an event: see test_receipts and test_webhooks.
     drawn = {"/api/v1/tasks/{task_id}/reproduce", "/api/v1/webhooks/endpoints/enable"}
-    signing = {"/api/v1/session"}
-    assert set(examples) == creating | acting | training | drawn | signing
+    access = {"/api/v1/session", "/api/v1/keys"}  # see test_session and test_keys
+    assert set(examples) == creating | acting | training | drawn | access
     made = await api.post("/workflows", json=examples["/api/v1/workflows"])
     for path in sorted(creating):
         sent = path.format(workflow_id=made.json()["id"])

@@ -17,6 +17,7 @@ from imageloom.api.edge import Edge
 from imageloom.api.errors import install_handlers
 from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
+from imageloom.api.routes.keys import keys_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.pages import pages_router
 from imageloom.api.routes.session import session_router
@@ -76,6 +77,7 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         webhooks_router(),
         monitoring_router(),
         session_router(),
+        keys_router(),
     ):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())

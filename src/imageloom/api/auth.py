@@ -78,6 +78,10 @@ def _permitted(key: ApiKey, *scopes: str) -> ApiKey:
 Caller = Annotated[Called, Depends(_caller)]
 
 
+async def _administrator(caller: Caller) -> ApiKey:
+    return _permitted(caller.key, "admin")
+
+
 async def _viewer(caller: Caller) -> ApiKey:
     return _permitted(caller.key, "read", "monitor")
 
@@ -85,5 +89,7 @@ async def _viewer(caller: Caller) -> ApiKey:
 Reader = Annotated[str, Depends(tenant_with("read"))]
 Writer = Annotated[str, Depends(tenant_with("write"))]
 Admin = Annotated[str, Depends(tenant_with("admin"))]
+# Who may make and revoke keys: the key itself, for what it may give.
+Administrator = Annotated[ApiKey, Depends(_administrator)]
 # Who may look at monitoring: the key itself, for what it may see.
 Viewer = Annotated[ApiKey, Depends(_viewer)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from imageloom.store.pool import Connection, one
 
@@ -38,7 +39,7 @@ async def find_live(conn: Connection, key_hash: bytes) -> ApiKey | None:
         (key_hash,),
     )
     found = await row.fetchone()
-    return ApiKey(**{**found, "scopes": tuple(found["scopes"])}) if found else None
+    return _key(found) if found else None
 
 
 async def list_all(conn: Connection) -> list[ApiKey]:
@@ -46,7 +47,42 @@ async def list_all(conn: Connection) -> list[ApiKey]:
     rows = await conn.execute(
         "select id, tenant, scopes, created_at, revoked_at from api_key order by created_at, id"
     )
-    return [ApiKey(**{**row, "scopes": tuple(row["scopes"])}) for row in await rows.fetchall()]
+    return [_key(row) for row in await rows.fetchall()]
+
+
+async def list_page(
+    conn: Connection, tenant: str, *, limit: int, offset: int
+) -> tuple[list[ApiKey], int]:
+    """Return one page of a tenant's keys, newest first, and how many there are. Reads them all."""
+    total = await conn.execute("select count(*) as n from api_key where tenant = %s", (tenant,))
+    rows = await conn.execute(
+        "select id, tenant, scopes, created_at, revoked_at from api_key where tenant = %s"
+        " order by created_at desc, id desc limit %s offset %s",
+        (tenant, limit, offset),
+    )
+    found = [_key(row) for row in await rows.fetchall()]
+    return found, int(one(await total.fetchone())["n"])
+
+
+async def get(conn: Connection, key_id: str, *, tenant: str) -> ApiKey | None:
+    """Return the tenant's key, or None where it has none of that id."""
+    row = await conn.execute(
+        "select id, tenant, scopes, created_at, revoked_at from api_key"
+        " where id = %s and tenant = %s",
+        (key_id, tenant),
+    )
+    found = await row.fetchone()
+    return _key(found) if found else None
+
+
+async def lock_live(conn: Connection, tenant: str) -> list[ApiKey]:
+    """Return a tenant's keys that work, and hold them: two cannot revoke one another's."""
+    rows = await conn.execute(
+        "select id, tenant, scopes, created_at, revoked_at from api_key"
+        " where tenant = %s and revoked_at is null order by id for update",
+        (tenant,),
+    )
+    return [_key(row) for row in await rows.fetchall()]
 
 
 async def count(conn: Connection) -> int:
@@ -62,3 +98,7 @@ async def revoke(conn: Connection, key_id: str) -> bool:
         "update api_key set revoked_at = coalesce(revoked_at, now()) where id = %s", (key_id,)
     )
     return cursor.rowcount == 1
+
+
+def _key(row: dict[str, Any]) -> ApiKey:
+    return ApiKey(**{**row, "scopes": tuple(row["scopes"])})

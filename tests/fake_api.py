@@ -158,6 +158,8 @@ class FakeServer:
                 return self._cancel(self.tasks[id_])
             case "POST", ["tasks", id_, "reproduce"] if id_ in self.tasks:
                 return self._once(request, partial(self._reproduce, request, self.tasks[id_]))
+            case "POST", ["tasks", id_, "retry"] if id_ in self.tasks:
+                return self._once(request, partial(self._retry, self.tasks[id_]))
             case _, ["webhooks", *rest]:
                 return self.webhooks(request.method, rest)
             case "GET", ["models"]:
@@ -262,6 +264,19 @@ class FakeServer:
         id_, body = f"task_{next(self._ids)}", json.loads(request.content)
         reproduces = {"task_id": first["id"], "output": body["output"]}
         self.tasks[id_] = first | {"id": id_, "status": "pending", "reproduces": reproduces}
+        return httpx.Response(201, json=self.tasks[id_])
+
+    def _retry(self, first: dict[str, Any]) -> httpx.Response:
+        if first["status"] not in {"failed", "cancelled"}:
+            return refusal(409, "conflict", f"the task is {first['status']}")
+        id_ = f"task_{next(self._ids)}"
+        self.tasks[id_] = first | {
+            "id": id_,
+            "status": "pending",
+            "progress": 0.0,
+            "error": None,
+            "retries": {"task_id": first["id"]},
+        }
         return httpx.Response(201, json=self.tasks[id_])
 
     def _cancel(self, task: dict[str, Any]) -> httpx.Response:

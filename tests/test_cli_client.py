@@ -242,6 +242,18 @@ def test_tasks_reproduce_says_how_the_two_compare(run: Run, server: FakeServer) 
     assert (refused.exit_code, "the task is pending" in refused.stderr) == (1, True)
 
 
+def test_tasks_retry_does_a_cancelled_task_over(run: Run) -> None:
+    run("generate", "a dress", "--no-wait")
+    run("tasks", "cancel", "task_1")
+    assert run("tasks", "retry", "task_1", "--no-wait").stdout == "task_2 pending\n"
+    told = run("tasks", "retry", "task_1").stdout
+    assert told == "task_3 completed\nhttps://cdn.test/img0?signature=abc  seed 7\n"
+    answer = json.loads(run("tasks", "retry", "task_1", "--json").stdout)
+    assert (answer["status"], answer["retries"]) == ("completed", {"task_id": "task_1"})
+    refused = run("tasks", "retry", "task_3")
+    assert (refused.exit_code, "the task is completed" in refused.stderr) == (1, True)
+
+
 def test_result_of_a_task_that_is_not_completed_exits_1(run: Run, server: FakeServer) -> None:
     run("generate", "a dress", "--no-wait")
     done = run("tasks", "result", "task_1")

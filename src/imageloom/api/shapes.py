@@ -128,6 +128,12 @@ class OutputRefView(BaseModel):
     output: int
 
 
+class TaskRefView(BaseModel):
+    """Another task."""
+
+    task_id: str
+
+
 class ErrorDetailView(BaseModel):
     """Why a task failed, for programs."""
 
@@ -193,6 +199,9 @@ class TaskView(BaseModel):
         None, description="While it runs and was asked for `preview_every`"
     )
     reproduces: OutputRefView | None = Field(None, description="The output that it makes again")
+    retries: TaskRefView | None = Field(
+        None, description="The failed or cancelled task that it does over"
+    )
 
 
 class AttemptView(BaseModel):
@@ -411,6 +420,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         workflow=_place(task),
         previews=[preview_view(preview, urls) for preview in task.previews] or None,
         reproduces=OutputRefView(**asdict(task.reproduces)) if task.reproduces else None,
+        retries=TaskRefView(task_id=task.retries) if task.retries else None,
     )
 
 

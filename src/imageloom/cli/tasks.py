@@ -1,4 +1,4 @@
-"""`imageloom tasks`: look at tasks, cancel them, and fetch what they made."""
+"""`imageloom tasks`: look at tasks, cancel them, do them over, and fetch what they made."""
 
 from __future__ import annotations
 
@@ -153,6 +153,28 @@ def reproduce(
             typer.echo(_compared(task))
         else:
             typer.echo(task.id)
+
+
+@tasks.command()
+def retry(
+    context: typer.Context,
+    task_id: TaskId,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is over.")] = True,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: AsJson = False,
+) -> None:
+    """Do a task over that failed or was cancelled, as a new task."""
+    with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        task = client.retry(task_id)
+        if wait:
+            with shown(as_json=as_json) as display:
+                task.wait(progress=display.task)
+        if as_json:
+            print_json(task.raw)
+        else:
+            typer.echo(f"{one_line(task.id)} {one_line(task.status)}")
+            _print_images(task)
 
 
 def _compared(task: Task) -> str:

@@ -20,6 +20,7 @@ from imageloom.client._common_async import (
     follow,
     image_url,
     reproduced,
+    retried,
     upload,
     with_uploads,
 )
@@ -175,6 +176,21 @@ class AsyncTask(TaskData):
         'identical'
         """
         return type(self)(self._connection, await reproduced(self._connection, self.id, output))
+
+    async def retry(self) -> Self:
+        """Do this task over that failed or was cancelled, and return the new task.
+
+        Raises: Conflict when it has not ended, has completed, or belongs to a workflow; Gone when
+        an upload that it started from is.
+
+        >>> task = await client.generate("a red dress")
+        >>> task = await task.cancel()
+        >>> again = await task.retry()
+        >>> again = await again.wait()
+        >>> again.status
+        'completed'
+        """
+        return type(self)(self._connection, await retried(self._connection, self.id))
 
     async def download(
         self,
@@ -562,6 +578,19 @@ class AsyncClient:
         1
         """
         return self._task(await reproduced(self._connection, task_id, output))
+
+    async def retry(self, task_id: str) -> AsyncTask:
+        """Do a task over that failed or was cancelled, and return the new task: see `Task.retry`.
+
+        Raises: NotFound; Conflict and Gone as there.
+
+        >>> task = await client.generate("a red dress")
+        >>> task = await client.cancel(task.id)
+        >>> again = await client.retry(task.id)
+        >>> again.raw["retries"]["task_id"] == task.id
+        True
+        """
+        return self._task(await retried(self._connection, task_id))
 
     async def upload(self, source: Source) -> File:
         """Upload a file or bytes and return it; its `url` stands wherever the API takes a URL.

@@ -12,7 +12,7 @@ from imageloom.client import _io_async as _io
 from imageloom.client._connection_async import AsyncConnection
 from imageloom.client._errors import ConnectionFailed, Unavailable
 from imageloom.client._files import Source, Told, is_url, prepare_upload, save
-from imageloom.client._requests import new_key, task_path, upload_key
+from imageloom.client._requests import new_key, retry_path, task_path, upload_key
 from imageloom.client._types import JSON, File, file_from, task_raw
 
 _POLL_GROWTH = 1.2  # 0.25 s becomes 2 s after 12 polls, about 10 s into a task
@@ -58,6 +58,12 @@ async def reproduced(connection: AsyncConnection, task_id: str, output: int) -> 
     """Return a new task that makes an output of another again."""
     path, body = task_path(task_id, "/reproduce"), {"output": output}
     return await connection.call("POST", path, body=body, key=new_key(), read=task_raw)
+
+
+async def retried(connection: AsyncConnection, task_id: str) -> JSON:
+    """Return a new task that does over one that failed or was cancelled."""
+    path = retry_path(task_id)
+    return await connection.call("POST", path, key=new_key(), read=task_raw)
 
 
 async def upload(

@@ -14,7 +14,7 @@ from imageloom.client import _io_sync as _io
 from imageloom.client._connection_sync import Connection
 from imageloom.client._errors import ConnectionFailed, Unavailable
 from imageloom.client._files import Source, Told, is_url, prepare_upload, save
-from imageloom.client._requests import new_key, task_path, upload_key
+from imageloom.client._requests import new_key, retry_path, task_path, upload_key
 from imageloom.client._types import JSON, File, file_from, task_raw
 
 _POLL_GROWTH = 1.2  # 0.25 s becomes 2 s after 12 polls, about 10 s into a task
@@ -60,6 +60,12 @@ def reproduced(connection: Connection, task_id: str, output: int) -> JSON:
     """Return a new task that makes an output of another again."""
     path, body = task_path(task_id, "/reproduce"), {"output": output}
     return connection.call("POST", path, body=body, key=new_key(), read=task_raw)
+
+
+def retried(connection: Connection, task_id: str) -> JSON:
+    """Return a new task that does over one that failed or was cancelled."""
+    path = retry_path(task_id)
+    return connection.call("POST", path, key=new_key(), read=task_raw)
 
 
 def upload(

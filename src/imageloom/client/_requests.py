@@ -89,6 +89,16 @@ def task_path(task_id: str, verb: str = "") -> str:
     return f"/{kind}/{quote(task_id, safe='')}{verb}"
 
 
+def retry_path(task_id: str) -> str:
+    """Return the route that does a task over; trainings have no other.
+
+    Raises: ValueError when the id would name another route.
+    """
+    if task_id.strip() in {"", ".", ".."}:
+        raise ValueError(f"{task_id!r} is not a task id")
+    return f"/tasks/{quote(task_id, safe='')}/retry"
+
+
 def model_path(name: str) -> str:
     """Return the route of a model or adapter.
 

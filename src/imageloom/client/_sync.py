@@ -22,6 +22,7 @@ from imageloom.client._common_sync import (
     follow,
     image_url,
     reproduced,
+    retried,
     upload,
     with_uploads,
 )
@@ -177,6 +178,21 @@ class Task(TaskData):
         'identical'
         """
         return type(self)(self._connection, reproduced(self._connection, self.id, output))
+
+    def retry(self) -> Self:
+        """Do this task over that failed or was cancelled, and return the new task.
+
+        Raises: Conflict when it has not ended, has completed, or belongs to a workflow; Gone when
+        an upload that it started from is.
+
+        >>> task = client.generate("a red dress")
+        >>> task = task.cancel()
+        >>> again = task.retry()
+        >>> again = again.wait()
+        >>> again.status
+        'completed'
+        """
+        return type(self)(self._connection, retried(self._connection, self.id))
 
     def download(
         self,
@@ -564,6 +580,19 @@ class Client:
         1
         """
         return self._task(reproduced(self._connection, task_id, output))
+
+    def retry(self, task_id: str) -> Task:
+        """Do a task over that failed or was cancelled, and return the new task: see `Task.retry`.
+
+        Raises: NotFound; Conflict and Gone as there.
+
+        >>> task = client.generate("a red dress")
+        >>> task = client.cancel(task.id)
+        >>> again = client.retry(task.id)
+        >>> again.raw["retries"]["task_id"] == task.id
+        True
+        """
+        return self._task(retried(self._connection, task_id))
 
     def upload(self, source: Source) -> File:
         """Upload a file or bytes and return it; its `url` stands wherever the API takes a URL.

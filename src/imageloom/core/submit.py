@@ -27,6 +27,7 @@ async def submit(
     params: dict[str, Any],
     inputs: dict[str, str],
     reproduces: OutputRef | None = None,
+    retries: str | None = None,
     priority: int = 0,
     webhook: Webhook | None = None,
     idempotency_use: Idempotency | None = None,
@@ -49,6 +50,7 @@ async def submit(
             inputs=inputs,
             max_attempts=services.settings.max_attempts,
             reproduces=reproduces,
+            retries=retries,
             priority=priority,
             webhook=webhook,
         )

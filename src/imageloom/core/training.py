@@ -58,6 +58,7 @@ async def submit_training(
     tenant: str,
     params: dict[str, Any],
     inputs: dict[str, str],
+    retries: str | None = None,
     priority: int = 0,
     webhook: Webhook | None = None,
     idempotency_use: Idempotency | None = None,
@@ -88,6 +89,7 @@ async def submit_training(
             params=params,
             inputs=inputs,
             max_attempts=services.settings.max_attempts,
+            retries=retries,
             priority=priority,
             webhook=webhook,
         )

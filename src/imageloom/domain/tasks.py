@@ -121,7 +121,8 @@ class Task:
     A task of a workflow knows its run, its step by position and name, and which item of the step it
     makes.
     `cache_base` is the part of its cache key that is known before its inputs are read.
-    `reproduces` is the output that it makes again, `previews` are of a running attempt.
+    `reproduces` is the output that it makes again, `retries` the task that it does over.
+    `previews` are of a running attempt.
     `queue_position` is how many tasks come before it, None where it does not wait or nobody asked.
     """
 
@@ -153,6 +154,7 @@ class Task:
     backoff_seconds: float | None
     cache_base: str | None
     reproduces: OutputRef | None
+    retries: str | None
     previews: tuple[Preview, ...]
     webhook: Webhook | None
     queue_position: int | None = None
@@ -177,6 +179,7 @@ class NewTask:
     backoff_seconds: float | None = None
     cache_base: str | None = None
     reproduces: OutputRef | None = None
+    retries: str | None = None
     webhook: Webhook | None = None
 
 

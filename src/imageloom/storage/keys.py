@@ -52,6 +52,15 @@ def upload_key(tenant: str, file_id: str) -> str:
     return _join("uploads", tenant, file_id)
 
 
+def file_of(key: str) -> str | None:
+    """Return the id of the upload whose key this is, None where it is none."""
+    match key.split("/"):
+        case ["uploads", _, file_id]:
+            return file_id
+        case _:
+            return None
+
+
 def checkpoint_prefix(task_id: str) -> str:
     """Return the folder of what a training can go on from."""
     return _join("checkpoints", task_id)

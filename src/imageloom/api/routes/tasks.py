@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from imageloom.api.auth import Reader, Writer
-from imageloom.api.bodies import idempotency_use, read_json_object, refuse_query
+from imageloom.api.bodies import (
+    idempotency_use,
+    read_json_object,
+    read_optional_object,
+    refuse_query,
+)
 from imageloom.api.context import Context, InContext
 from imageloom.api.own_inputs import own_inputs
 from imageloom.api.paging import PageQuery, SpanQuery
 from imageloom.api.preference import PREFER, wait_as_preferred
-from imageloom.api.routing import both_slashes, errors_of, inline_refs, json_body
+from imageloom.api.routing import IDEMPOTENCY_KEY, both_slashes, errors_of, inline_refs, json_body
 from imageloom.api.shapes import (
     AttemptView,
     OutputView,
@@ -28,6 +33,7 @@ from imageloom.core import cleanup as core_cleanup
 from imageloom.core import read
 from imageloom.core.prepare import prepare_request, webhook_of
 from imageloom.core.reproduce import reproduce
+from imageloom.core.retry import retry
 from imageloom.core.submit import submit
 from imageloom.domain.errors import InvalidParams, NotFound
 from imageloom.domain.tasks import Status, Task
@@ -195,7 +201,36 @@ def tasks_router() -> APIRouter:
         task = await wait_as_preferred(request, response, context, task)
         return task_view(task, context.urls)
 
+    @both_slashes(
+        router.post,
+        "/{task_id}/retry",
+        status_code=201,
+        operation_id="retry_task",
+        summary="Do a failed or cancelled task over, as a new task",
+        responses={201: {"links": _LINKS}, **errors_of(401, 403, 404, 409, 410, 422, 503)},
+        openapi_extra={"parameters": [IDEMPOTENCY_KEY, PREFER]},
+    )
+    async def retry_task(
+        task_id: str, request: Request, response: Response, context: InContext, tenant: Writer
+    ) -> TaskView:
+        refuse_query(request)
+        parse_params(NoBody, body := await read_optional_object(request))
+        task = await retry(
+            context.services,
+            task_id,
+            tenant=tenant,
+            idempotency_use=idempotency_use(request, route=f"tasks/{task_id}/retry", body=body),
+        )
+        task = await wait_as_preferred(request, response, context, task)
+        return task_view(task, context.urls)
+
     return router
+
+
+class NoBody(BaseModel):
+    """Nothing: what is retried stands in the first task."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class ReproduceBody(WebhookParams):

@@ -31,6 +31,7 @@ from imageloom.settings import Settings
 from imageloom.store import workers
 from imageloom.store.pool import transaction
 from imageloom.store.workers import WorkerReport
+from workflow_helpers import said, started, step
 
 if TYPE_CHECKING:
     from conftest import Live
@@ -58,6 +59,14 @@ async def beat(services: Services, report: WorkerReport, *, ago: str = "0 s") ->
         await conn.execute(
             "update worker set last_heartbeat = now() - %s::interval where id = %s",
             (ago, report.id),
+        )
+
+
+async def made_ago(services: Services, task_id: str, ago: str) -> None:
+    """Let a task have been created some time ago."""
+    async with transaction(services.pool) as conn:
+        await conn.execute(
+            "update task set created_at = now() - %s::interval where id = %s", (ago, task_id)
         )
 
 
@@ -150,13 +159,23 @@ async def test_queue_counts_its_tasks_and_workers(
     await beat(services, WORKER)
     await beat(services, replace(WORKER, id="worker-02", queues=("training",)))
     await beat(services, replace(WORKER, id="worker-03"), ago="1 minute")
-    assert (await api.get(path)).json() == {
-        "queues": [
-            {"name": "generation", "pending": 2, "running": 1, "workers": 1},
-            {"name": "processing", "pending": 0, "running": 0, "workers": 0},
-            {"name": "training", "pending": 0, "running": 0, "workers": 1},
-        ]
-    }
+    await made_ago(services, tasks[2]["id"], "1 hour")
+    queues = (await api.get(path)).json()["queues"]
+    assert 3600 <= queues[0].pop("oldest_age") < 3700
+    assert queues == [
+        {"name": "generation", "pending": 2, "running": 1, "workers": 1},
+        {"name": "processing", "pending": 0, "running": 0, "workers": 0, "oldest_age": None},
+        {"name": "training", "pending": 0, "running": 0, "workers": 1, "oldest_age": None},
+    ]
+
+
+async def test_what_a_pause_took_out_of_the_queue_does_not_wait(
+    api: httpx.AsyncClient, services: Services
+) -> None:
+    workflow = await started(api, step("a"))
+    await said(api, workflow, "pause")
+    (queue, *_) = (await api.get("/monitoring/queues")).json()["queues"]
+    assert (queue["pending"], queue["oldest_age"]) == (1, None)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.keys import keys_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
+from imageloom.api.routes.overview import overview_router
 from imageloom.api.routes.pages import pages_router
 from imageloom.api.routes.session import session_router
 from imageloom.api.routes.tasks import tasks_router
@@ -78,6 +79,7 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         monitoring_router(),
         session_router(),
         keys_router(),
+        overview_router(),
     ):
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())

@@ -336,12 +336,16 @@ class RetiredView(BaseModel):
 
 
 class QueueView(BaseModel):
-    """How many tasks of one type wait and run, and how many live workers serve them."""
+    """How many tasks of one type wait and run, and how many live workers serve them.
+
+    `oldest_age` is how many seconds ago the oldest that waits was created, null where none does.
+    """
 
     name: str
     pending: int
     running: int
     workers: int
+    oldest_age: float | None
 
 
 class QueuesView(BaseModel):
@@ -406,7 +410,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         completed_at=task.completed_at,
         cleaned_at=task.cleaned_at,
         attempt=task.attempt,
-        params=_shown_params(task, urls),
+        params=shown_params(task, urls),
         output=output_view(task.output, urls, receipts=receipts) if task.output else None,
         error=task.error,
         error_detail=ErrorDetailView(
@@ -548,7 +552,7 @@ def _place(task: Task) -> PlaceView | None:
     )
 
 
-def _shown_params(task: Task, urls: Urls) -> dict[str, Any]:
+def shown_params(task: Task, urls: Urls) -> dict[str, Any]:
     """Return the parameters; a picture that another step made is shown by a URL that works."""
     shown = {}
     for name, value in task.params.items():

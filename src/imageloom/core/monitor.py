@@ -8,6 +8,7 @@ from datetime import timedelta
 from imageloom.core.services import Services
 from imageloom.store import tasks, workers
 from imageloom.store.pool import transaction
+from imageloom.store.tasks import QueueCount
 from imageloom.store.workers import Worker
 
 
@@ -16,8 +17,7 @@ class QueueState:
     """How many tasks of one type wait and run, and how many live workers serve them."""
 
     name: str
-    pending: int
-    running: int
+    count: QueueCount
     workers: int
 
 
@@ -29,8 +29,7 @@ async def queue_states(services: Services, *, names: tuple[str, ...]) -> list[Qu
     return [
         QueueState(
             name=name,
-            pending=counts.get(name, {}).get("pending", 0),
-            running=counts.get(name, {}).get("running", 0),
+            count=counts.get(name, QueueCount()),
             workers=sum(1 for worker in found if healthy(worker) and name in worker.queues),
         )
         for name in names

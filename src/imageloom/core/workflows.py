@@ -161,14 +161,17 @@ async def read_in(
 async def list_workflows(
     services: Services,
     *,
-    tenant: str,
+    tenant: str | None,
     wanted: WorkflowFilter,
     sort_by: WorkflowSort,
     descending: bool,
     page: int,
     page_size: int,
 ) -> tuple[list[WorkflowState], int]:
-    """Return one page of the tenant's workflows with their latest runs, and how many there are."""
+    """Return one page of the tenant's workflows with their latest runs, and how many there are.
+
+    Of everybody's where the tenant is None.
+    """
     async with transaction(services.pool) as conn:
         found, total = await runs.list_workflows(
             conn,

@@ -45,6 +45,32 @@ async def latest(conn: Connection, subject: str) -> Event | None:
     return Event(**found) if found else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """A time in which a task kept its status and attempt, and how far it came in it."""
+
+    at: datetime
+    status: str
+    attempt: int
+    progress: float
+
+
+async def stretches(conn: Connection, task_id: str) -> list[Stretch]:
+    """Return the status changes of a task, in order. Uses the primary key."""
+    rows = await conn.execute(
+        "select min(at) as at, status, attempt, max(progress) as progress from ("
+        " select *, count(*) filter (where changed) over (order by seq) as stretch from ("
+        " select seq, at, status, attempt, progress, (status, attempt) is distinct from"
+        " (lag(status) over told, lag(attempt) over told) as changed from ("
+        " select seq, at, data ->> 'status' as status, (data ->> 'attempt')::integer as attempt,"
+        " (data ->> 'progress')::float8 as progress from event where subject = %s"
+        " ) as each window told as (order by seq)) as compared) as numbered"
+        " group by stretch, status, attempt order by stretch",
+        (task_id,),
+    )
+    return [Stretch(**row) for row in await rows.fetchall()]
+
+
 async def delete_old(conn: Connection) -> None:
     """Forget what nobody will replay: of each subject the newest event stays. Uses event_age."""
     await conn.execute(

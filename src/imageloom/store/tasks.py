@@ -350,34 +350,8 @@ async def list_page(
     offset: int,
 ) -> tuple[list[Task], int]:
     """Return one page of the tenant's tasks and how many there are in all. Uses task_by_tenant."""
-    conditions = [sql.SQL("tenant = %(tenant)s")]
-    if wanted.status:
-        conditions.append(sql.SQL("status = any(%(status)s)"))
-    if wanted.type is not None:
-        conditions.append(sql.SQL("type = %(type)s"))
-    if wanted.created_after is not None:
-        conditions.append(sql.SQL("created_at > %(created_after)s"))
-    if wanted.created_before is not None:
-        conditions.append(sql.SQL("created_at < %(created_before)s"))
-    if wanted.search is not None:
-        conditions.append(sql.SQL("starts_with(id, %(search)s)"))
-    if wanted.workflow is not None:
-        conditions.append(sql.SQL("%(workflow)s in (workflow_id, run_id)"))
-    values = {
-        "workflow": wanted.workflow,
-        "tenant": tenant,
-        "status": list(wanted.status),
-        "type": wanted.type,
-        "created_after": wanted.created_after,
-        "created_before": wanted.created_before,
-        "search": wanted.search,
-        "limit": limit,
-        "offset": offset,
-    }
-    where = sql.SQL(" and ").join(conditions)
-    order = sql.SQL("{field} {direction} nulls last, id {direction}").format(
-        field=sql.Identifier(sort_by), direction=sql.SQL("desc" if descending else "asc")
-    )
+    where, values = conditions(wanted, tenant=tenant)
+    values |= {"limit": limit, "offset": offset}
     total = await conn.execute(
         sql.SQL("select count(*) as n from task where {}").format(where), values
     )
@@ -385,21 +359,84 @@ async def list_page(
     page = sql.SQL(
         "select {columns} from task where {where} order by {order}"
         " limit %(limit)s offset %(offset)s"
-    ).format(columns=_COLUMNS, where=where, order=order)
+    ).format(columns=_COLUMNS, where=where, order=order_by(sort_by, descending=descending))
     rows = await conn.execute(page, values)
     return [_task(row) for row in await rows.fetchall()], count
 
 
-async def count_live(conn: Connection) -> dict[str, dict[str, int]]:
-    """Return how many tasks are pending and running, by task type. Uses task_live."""
-    rows = await conn.execute(
-        "select type, status, count(*) as n from task where status in ('pending', 'running')"
-        " group by type, status"
+def conditions(wanted: Filter, *, tenant: str | None) -> tuple[sql.Composable, dict[str, Any]]:
+    """Return what stands behind `where` for these tasks, of any tenant where None, and its values.
+
+    A single status is compared, not looked for in an array: so an index gives the rows in order.
+    """
+    found: list[sql.Composable] = [sql.SQL("true")]
+    if tenant is not None:
+        found.append(sql.SQL("tenant = %(tenant)s"))
+    if len(wanted.status) == 1:
+        found.append(sql.SQL("status = %(one_status)s"))
+    elif wanted.status:
+        found.append(sql.SQL("status = any(%(status)s)"))
+    if wanted.type is not None:
+        found.append(sql.SQL("type = %(type)s"))
+    if wanted.created_after is not None:
+        found.append(sql.SQL("created_at > %(created_after)s"))
+    if wanted.created_before is not None:
+        found.append(sql.SQL("created_at < %(created_before)s"))
+    if wanted.search is not None:
+        found.append(sql.SQL("starts_with(id, %(search)s)"))
+    if wanted.workflow is not None:
+        found.append(sql.SQL("%(workflow)s in (workflow_id, run_id)"))
+    values = {
+        "tenant": tenant,
+        "status": list(wanted.status),
+        "one_status": next(iter(wanted.status), None),
+        "type": wanted.type,
+        "created_after": wanted.created_after,
+        "created_before": wanted.created_before,
+        "search": wanted.search,
+        "workflow": wanted.workflow,
+    }
+    return sql.SQL(" and ").join(found), values
+
+
+def order_by(field: SortField, *, descending: bool) -> sql.Composable:
+    """Return what stands behind `order by`; what has no such time comes last.
+
+    That is said only of what may be null: else no index would give the rows in this order.
+    """
+    nulls = " nulls last" if field in ("started_at", "completed_at") else ""
+    return sql.SQL("{field} {direction}{nulls}, id {direction}").format(
+        field=sql.Identifier(field),
+        direction=sql.SQL("desc" if descending else "asc"),
+        nulls=sql.SQL(nulls),
     )
-    counts: dict[str, dict[str, int]] = {}
-    for row in await rows.fetchall():
-        counts.setdefault(row["type"], {})[row["status"]] = row["n"]
-    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueCount:
+    """What waits and runs of one task type.
+
+    `oldest_age` is how many seconds ago the oldest that waits was created, None where none does.
+    """
+
+    pending: int = 0
+    running: int = 0
+    oldest_age: float | None = None
+
+
+async def count_live(conn: Connection) -> dict[str, QueueCount]:
+    """Return what waits and runs, by task type. Uses task_live alone.
+
+    What a pause took out of the queue is pending too, but does not wait.
+    """
+    rows = await conn.execute(
+        "select type, count(*) filter (where status = 'pending') as pending,"
+        " count(*) filter (where status = 'running') as running,"
+        " extract(epoch from clock_timestamp() - min(created_at)"
+        " filter (where status = 'pending' and job_id is not null))::float8 as oldest_age"
+        " from task where status in ('pending', 'running') group by type"
+    )
+    return {row.pop("type"): QueueCount(**row) for row in await rows.fetchall()}
 
 
 def _output(stored: dict[str, Any]) -> Output:

@@ -74,9 +74,10 @@ def monitoring_router() -> APIRouter:
             queues=[
                 QueueView(
                     name=state.name,
-                    pending=state.pending,
-                    running=state.running,
+                    pending=state.count.pending,
+                    running=state.count.running,
                     workers=state.workers,
+                    oldest_age=state.count.oldest_age,
                 )
                 for state in states
             ]

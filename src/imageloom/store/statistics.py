@@ -112,7 +112,7 @@ async def failures(
 ) -> list[tuple[str, int]]:
     """Return why tasks failed, by the stable code, and how many of each, most first.
 
-    Uses task_ended; reads the rows of those that failed.
+    Uses task_failed.
     """
     rows = await conn.execute(
         sql.SQL(

@@ -11,6 +11,7 @@ create index task_by_age on task (created_at desc, id desc, status, type);
 -- What ended lately, with what statistics are made of.
 create index task_ended on task (completed_at) include (tenant, type, status, created_at, started_at)
     where completed_at is not null;
+create index task_failed on task (completed_at) include (tenant) where status = 'failed';
 
 create index workflow_by_age on workflow (created_at desc, id desc);
 create index run_live on run (status) include (tenant) where completed_at is null;

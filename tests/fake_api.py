@@ -581,6 +581,8 @@ class FakeTrainings:
         config = body.get("config", {})
         for name in body.keys() - {
             "dataset_url",
+            "webhook_url",
+            "webhook_events",
             "base_model",
             "output_name",
             "priority",

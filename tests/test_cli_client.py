@@ -408,6 +408,38 @@ def test_our_own_import_error_stays_a_bug(run: Run, monkeypatch: pytest.MonkeyPa
 
 # --- webhooks
 
+HOOK = ("--webhook-url", "https://hook.test/in", "--webhook-events", "started, task.failed")
+TOLD = {"webhook_url": "https://hook.test/in", "webhook_events": ["started", "task.failed"]}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("generate", "a dress", "--no-wait"),
+        ("process", "upscale", "https://a.test/1", "--no-wait"),
+        ("train", "https://a.test/1.zip", "--name", "dress", "--no-wait"),
+        ("workflow", "run", "file.yaml", "--no-wait"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_is_created_may_be_told_of(
+    run: Run, server: FakeServer, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "file.yaml").write_text(
+        "name: one\nsteps:\n  - {name: draw, type: generation, config: {prompt: a dress}}\n"
+    )
+    assert run(*command, *HOOK).exit_code == 0
+    body = json.loads(server.requests[0].content)
+    assert {name: body.get(name) for name in TOLD} == TOLD
+    before = len(server.requests)
+    run(*command)
+    assert not TOLD.keys() & json.loads(server.requests[before].content).keys()
+
+
+def test_webhook_of_a_workflow_is_the_workflows_own(run: Run) -> None:
+    refused = run("workflow", "run", "wf_1", *HOOK)
+    assert (refused.exit_code, "--webhook-url" in refused.stderr) == (2, True)
+
 
 def test_webhooks_shows_and_changes_the_secret(run: Run) -> None:
     assert run("webhooks", "secret").stdout == "whsec_1\n"

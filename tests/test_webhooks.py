@@ -282,6 +282,17 @@ async def test_of_progress_only_the_newest_waits_to_be_told(
     assert len(receiver.received) == 2
 
 
+async def test_a_task_says_where_it_tells_and_what(api: httpx.AsyncClient) -> None:
+    url = "https://hooks.example.com/in?token=mine"
+    task = await created(api, webhook_url=url)
+    events = ["task.completed", "task.failed", "task.cancelled"]
+    listed = (await api.get("/tasks")).json()["items"][0]
+    for view in (task, listed):
+        assert (view["webhook_url"], view["webhook_events"]) == (url, events)
+    silent = await created(api)
+    assert (silent["webhook_url"], silent["webhook_events"]) == (None, None)
+
+
 async def test_a_training_tells_of_itself(
     services: Services, api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
@@ -297,6 +308,10 @@ async def test_a_training_tells_of_itself(
     assert sorted(receiver.types) == ["training.cancelled", "training.started"]
     now = (await api.get(f"/training/{training['id']}")).json()
     assert [e.event["data"] for e in receiver.received if "cancelled" in e.event["type"]] == [now]
+    told = {"webhook_url": body["webhook_url"]}
+    told["webhook_events"] = ["training.started", "training.cancelled"]
+    assert {name: now[name] for name in told} == told
+    assert {name: (await api.get(f"/tasks/{training['id']}")).json()[name] for name in told} == told
 
 
 async def test_a_workflow_tells_of_its_run_and_its_tasks_do_not(
@@ -327,6 +342,8 @@ async def test_a_workflow_tells_of_its_run_and_its_tasks_do_not(
     for each in now["steps"]:
         each["tasks"] = None  # left out, as in lists
     assert told[-1]["data"] == now
+    assert now["webhook_url"] == receiver.url()
+    assert now["webhook_events"] == [f"workflow.{each}" for each in events]
 
 
 @pytest.mark.parametrize("how", ["pause", "cancel", "fail"])

@@ -23,6 +23,7 @@ from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.receipts import Receipt
 from imageloom.domain.sources import OUTPUT_SCHEME
 from imageloom.domain.tasks import Output, OutputImage, Preview, Task
+from imageloom.domain.webhooks import Resource, Webhook, resource_of
 from imageloom.domain.workflow import Step, StepStatus, candidates_of, current_step
 from imageloom.store.attempts import Attempt
 from imageloom.store.files import File
@@ -176,6 +177,12 @@ Ahead = Annotated[
 ]
 
 
+HookUrl = Annotated[str | None, Field(description="Where it tells of itself, as it was given")]
+HookEvents = Annotated[
+    list[str] | None, Field(description="What it tells there, such as task.completed")
+]
+
+
 class TaskView(BaseModel):
     """A task. `progress` is 0 to 1, and 1 only when it is completed."""
 
@@ -202,6 +209,8 @@ class TaskView(BaseModel):
     retries: TaskRefView | None = Field(
         None, description="The failed or cancelled task that it does over"
     )
+    webhook_url: HookUrl = None
+    webhook_events: HookEvents = None
 
 
 class AttemptView(BaseModel):
@@ -287,6 +296,8 @@ class WorkflowView(BaseModel):
     steps: list[StepView]
     run: RunView
     input: dict[str, Any]
+    webhook_url: HookUrl = None
+    webhook_events: HookEvents = None
     error: str | None = None
     created_at: Time
     started_at: Time | None = None
@@ -425,7 +436,16 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         previews=[preview_view(preview, urls) for preview in task.previews] or None,
         reproduces=OutputRefView(**asdict(task.reproduces)) if task.reproduces else None,
         retries=TaskRefView(task_id=task.retries) if task.retries else None,
+        **webhook_fields(task.webhook, resource_of(task.type)),
     )
+
+
+def webhook_fields(webhook: Webhook | None, resource: Resource) -> dict[str, Any]:
+    """Return what a view says of a webhook: its tenant wrote the URL, and reads it as it is."""
+    if webhook is None:
+        return {}
+    events = [f"{resource}.{each}" for each in webhook.events]
+    return {"webhook_url": webhook.url, "webhook_events": events}
 
 
 def attempt_view(attempt: Attempt) -> AttemptView:
@@ -492,6 +512,7 @@ def workflow_view(state: WorkflowState, urls: Urls) -> WorkflowView:
         steps=steps,
         run=RunView(id=run.id, number=run.number),
         input=_shorten(run.input),
+        **webhook_fields(run.webhook, "workflow"),
         error=run.error,
         created_at=run.created_at,
         started_at=run.started_at,

@@ -7,7 +7,16 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from imageloom.api.shapes import Ahead, ErrorDetailView, ImageView, Time, image_view
+from imageloom.api.shapes import (
+    Ahead,
+    ErrorDetailView,
+    HookEvents,
+    HookUrl,
+    ImageView,
+    Time,
+    image_view,
+    webhook_fields,
+)
 from imageloom.api.urls import Urls
 from imageloom.datasets import Report
 from imageloom.domain.adapters import Adapter, Loss, TrainingState
@@ -73,6 +82,8 @@ class TrainingView(BaseModel):
     attempt: int
     params: dict[str, Any]
     output: TrainingOutputView
+    webhook_url: HookUrl = None
+    webhook_events: HookEvents = None
     error: str | None = None
     error_detail: ErrorDetailView | None = None
 
@@ -147,6 +158,7 @@ def training_view(
         cleaned_at=task.cleaned_at,
         attempt=task.attempt,
         params=task.params,
+        **webhook_fields(task.webhook, "training"),
         output=TrainingOutputView(
             metrics=MetricsView(**{"epochs": epochs, **state.metrics}),
             samples=[]

@@ -45,6 +45,13 @@ Priority = Annotated[
     int | None,
     typer.Option(help="-10 to 10: of your own waiting tasks the highest is first."),
 ]
+WebhookUrl = Annotated[
+    str | None, typer.Option(metavar="URL", help="Where it tells of itself by signed requests.")
+]
+WebhookEvents = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="What it tells, such as started,completed; else its end."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -92,6 +99,11 @@ def picture(text: str, *, folder: Path = Path()) -> str | Path:
     if "://" in text or text.startswith("data:"):
         return text
     return folder / Path(text).expanduser()
+
+
+def events_named(text: str | None) -> list[str] | None:
+    """Return the events of `--webhook-events`, None where it is not given."""
+    return None if text is None else [each.strip() for each in text.split(",")]
 
 
 def is_training(id_: str) -> bool:

@@ -15,7 +15,10 @@ from imageloom.cli._client import (
     AsJson,
     Priority,
     Url,
+    WebhookEvents,
+    WebhookUrl,
     connect,
+    events_named,
     failures_told,
     note,
     print_json,
@@ -63,6 +66,8 @@ def generate(
         int | None, typer.Option(min=1, help="Show what it becomes, after so many steps.")
     ] = None,
     priority: Priority = None,
+    webhook_url: WebhookUrl = None,
+    webhook_events: WebhookEvents = None,
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
@@ -100,6 +105,8 @@ def generate(
             preview_every=preview_every,
             priority=priority,
             output_format=output_format,
+            webhook_url=webhook_url,
+            webhook_events=events_named(webhook_events),
         )
         carry_through(task, wait=wait, folder=out, timeout=timeout, as_json=as_json)
 

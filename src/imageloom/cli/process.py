@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from imageloom.cli._client import ApiKey, AsJson, Priority, Url, connect, failures_told, picture
+from imageloom.cli._client import (
+    ApiKey,
+    AsJson,
+    Priority,
+    Url,
+    WebhookEvents,
+    WebhookUrl,
+    connect,
+    events_named,
+    failures_told,
+    picture,
+)
 from imageloom.cli.generate import carry_through
 from imageloom.client import Task
 
@@ -53,6 +64,8 @@ def process(
     sharpness: Annotated[float | None, typer.Option(help="adjust: 1 leaves it.")] = None,
     model: Annotated[str | None, typer.Option(help="A name from `imageloom models list`.")] = None,
     priority: Priority = None,
+    webhook_url: WebhookUrl = None,
+    webhook_events: WebhookEvents = None,
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
@@ -92,6 +105,8 @@ def process(
         "model": model,
         "priority": priority,
         "output_format": output_format,
+        "webhook_url": webhook_url,
+        "webhook_events": events_named(webhook_events),
     }
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
         task: Task

@@ -14,7 +14,10 @@ from imageloom.cli._client import (
     AsJson,
     Priority,
     Url,
+    WebhookEvents,
+    WebhookUrl,
     connect,
+    events_named,
     failures_told,
     is_training,
     note,
@@ -70,6 +73,8 @@ def train(
         typer.Option("--set", metavar="KEY=VALUE", help="Another value of the API's `config`."),
     ] = None,
     priority: Priority = None,
+    webhook_url: WebhookUrl = None,
+    webhook_events: WebhookEvents = None,
     new_version: Annotated[
         bool, typer.Option("--new-version", help="Of an adapter of that name.")
     ] = False,
@@ -119,7 +124,17 @@ def train(
             return
         else:
             training = _started(
-                client, source, name, base_model, config, priority=priority, as_json=as_json
+                client,
+                source,
+                name,
+                base_model,
+                config,
+                asked={
+                    "priority": priority,
+                    "webhook_url": webhook_url,
+                    "webhook_events": events_named(webhook_events),
+                },
+                as_json=as_json,
             )
         if wait:
             _carry_through(training, out=out, timeout=timeout, as_json=as_json)
@@ -181,24 +196,25 @@ def _started(
     base_model: str | None,
     config: dict[str, Any],
     *,
-    priority: int | None,
+    asked: dict[str, Any],
     as_json: bool,
 ) -> Training:
-    """Create the training, once its pictures were looked at where the server can do that now."""
+    """Create the training, once its pictures were looked at where the server can do that now.
+
+    `asked` is what the request says of the task rather than of the training.
+    """
     if name is None:
         raise ValueError("say with --name what requests will call the adapter")
     dataset = picture(source)
     if isinstance(dataset, str):
         sampled = _sampled(config, config.get("trigger_word"))
-        return client.train(dataset, name=name, base_model=base_model, priority=priority, **sampled)
+        return client.train(dataset, name=name, base_model=base_model, **asked, **sampled)
     report = _looked_at(client, source, base_model, config, as_json=as_json)
     if not as_json:
         _note_report(report)
     captions = [each.caption for each in report.pictures if each.caption]
     sampled = _sampled(config, captions[0] if captions else config.get("trigger_word"))
-    return client.train(
-        report.dataset_url, name=name, base_model=base_model, priority=priority, **sampled
-    )
+    return client.train(report.dataset_url, name=name, base_model=base_model, **asked, **sampled)
 
 
 def _sampled(config: dict[str, Any], caption: str | None) -> dict[str, Any]:

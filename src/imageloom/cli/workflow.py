@@ -13,7 +13,10 @@ from imageloom.cli._client import (
     ApiKey,
     AsJson,
     Url,
+    WebhookEvents,
+    WebhookUrl,
     connect,
+    events_named,
     failures_told,
     note,
     one_line,
@@ -67,6 +70,8 @@ def run(
         ),
     ] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Compute every step anew.")] = False,
+    webhook_url: WebhookUrl = None,
+    webhook_events: WebhookEvents = None,
     out: Out = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Watch it to its end, or only start it.")
@@ -90,10 +95,14 @@ def run(
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
         inputs = read_inputs(given or [], images=images or [])
         cache = False if no_cache else None
+        hook = {"webhook_url": webhook_url, "webhook_events": events_named(webhook_events)}
         if source.startswith("wf_") and not Path(source).exists():
+            if hook["webhook_url"] or hook["webhook_events"]:
+                raise ValueError("--webhook-url and --webhook-events are for a workflow of a file")
             made = _run_again(client, source, inputs, cache=cache)
         else:
-            made = _run_file(client, read_workflow_file(Path(source)), inputs, cache=cache)
+            file = read_workflow_file(Path(source))
+            made = _run_file(client, file, inputs, cache=cache, hook=hook)
         if wait:
             _carry_through(made, out=out, timeout=timeout, as_json=as_json)
         else:
@@ -241,7 +250,12 @@ def cleanup(
 
 
 def _run_file(
-    client: Client, file: WorkflowFile, inputs: dict[str, Any], *, cache: bool | None
+    client: Client,
+    file: WorkflowFile,
+    inputs: dict[str, Any],
+    *,
+    cache: bool | None,
+    hook: dict[str, Any],
 ) -> Workflow:
     """Create the file's workflow and start it.
 
@@ -250,10 +264,10 @@ def _run_file(
     whole = joined(with_files(file.input, folder=file.path.parent), inputs)
     try:
         made = client.workflows.create(
-            name=file.name, steps=file.steps, description=file.description
+            name=file.name, steps=file.steps, description=file.description, **hook
         )
     except InvalidParams as exc:
-        if exc.param is not None:
+        if exc.param is not None and exc.param.split(".")[0] not in hook:
             exc.message = f"{file.place(exc.param)}: {exc.message}"
         raise
     return made.start(input=whole, cache=cache)

@@ -32,7 +32,7 @@ class EventView(BaseModel, Generic[D]):
     data: D
 
 
-class AttemptView(BaseModel):
+class TryView(BaseModel):
     """One try: the status that was answered, or what kind of error came instead of one."""
 
     at: Time
@@ -54,7 +54,7 @@ class DeliveryView(BaseModel):
     state: State
     created_at: Time
     attempt_count: int
-    last_attempt: AttemptView | None
+    last_attempt: TryView | None
     next_attempt_at: Time | None = Field(description="While it is pending")
     ended_at: Time | None
 
@@ -62,7 +62,7 @@ class DeliveryView(BaseModel):
 class DeliveryDetailView(DeliveryView):
     """A delivery with all its tries. What a receiver answers beyond its status is not kept."""
 
-    attempts: list[AttemptView]
+    attempts: list[TryView]
 
 
 class EndpointView(BaseModel):
@@ -153,10 +153,8 @@ def _delivery(event: Event) -> dict[str, Any]:
     }
 
 
-def _attempt_view(made: Attempt) -> AttemptView:
-    return AttemptView(
-        at=made.at, status=made.status, error=made.error, duration_seconds=made.seconds
-    )
+def _attempt_view(made: Attempt) -> TryView:
+    return TryView(at=made.at, status=made.status, error=made.error, duration_seconds=made.seconds)
 
 
 def _as_it_was(task: Task, event: Event) -> Task:

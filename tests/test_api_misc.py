@@ -374,6 +374,43 @@ async def test_no_route_works_without_a_key_but_the_open_ones(
     assert asked == len(operations(document)) - len(OPEN) + 1
 
 
+LISTS = {
+    "list_attempts",
+    "list_keys",
+    "list_runs",
+    "list_tasks",
+    "list_webhook_deliveries",
+    "list_webhook_endpoints",
+    "list_workflows",
+}
+SENSELESS = [
+    ("page=0", "page"),
+    ("page=x", "page"),
+    ("page=1000001", "page"),
+    ("page=", "page"),
+    ("page_size=501", "page_size"),
+    ("page_size=-1", "page_size"),
+    ("page_size=1.5", "page_size"),
+    ("cursor=abc", "cursor"),
+    ("offset=7", "offset"),
+]
+
+
+async def test_every_list_refuses_a_place_that_makes_no_sense(
+    shared_api: httpx.AsyncClient, document: dict[str, Any]
+) -> None:
+    asked = set()
+    for _, path, operation in operations(document):
+        if "page" not in {each["name"] for each in operation.get("parameters", [])}:
+            continue
+        asked.add(operation["operationId"])
+        address = PUBLIC_URL + re.sub(r"\{\w+\}", "x", path)
+        for query, param in SENSELESS:
+            answer = await shared_api.get(f"{address}?{query}")
+            assert refusal(answer) == (422, "invalid_params", param), f"{address}?{query}"
+    assert asked >= LISTS
+
+
 # A caller who leaves
 
 

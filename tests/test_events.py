@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from api_helpers import begun, completed, created, failed
+from api_helpers import begun, completed, created, failed, refusal
 from imageloom.core import watching as core_watching
 from imageloom.core.claim import note_progress
 from imageloom.core.services import Services
@@ -241,6 +241,10 @@ async def test_a_run_tells_of_its_steps_and_ends_with_its_end(
     ]
     over = await tenant.get(f"{path}/events", headers={"Last-Event-ID": every[-1][0]})
     assert over.status_code == 204
+    (task, *_) = (await tenant.get("/tasks", params={"workflow_id": run})).json()["items"]
+    for wrong in (f"{task['id']}.1", f"{workflow['id']}.1"):
+        answer = await tenant.get(f"{path}/events", headers={"Last-Event-ID": wrong})
+        assert refusal(answer) == (422, "invalid_params", "Last-Event-ID")
 
     await said(tenant, workflow, "resume")
     await play(services, workflow)

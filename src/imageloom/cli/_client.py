@@ -112,8 +112,10 @@ def is_training(id_: str) -> bool:
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    """Print one JSON object on stdout, on one line that cannot steer a terminal."""
+    text = json.dumps(value, ensure_ascii=False)
+    # JSON itself escapes control characters below U+0020 only.
+    typer.echo("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
 
 
 def print_page(page: Page[Any]) -> None:

@@ -21,6 +21,7 @@ from imageloom.cli._client import (
     events_named,
     failures_told,
     note,
+    one_line,
     print_json,
 )
 from imageloom.cli._display import Display, shown
@@ -169,7 +170,7 @@ def _tell_submitted(task: Task, *, as_json: bool) -> None:
     if as_json:
         print_json(task.raw)
     else:
-        typer.echo(task.id)
+        typer.echo(one_line(task.id))
 
 
 def _cancel(task: Task) -> None:

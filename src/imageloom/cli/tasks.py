@@ -100,7 +100,7 @@ def cancel(
         if as_json:
             print_json(task.raw)
         else:
-            typer.echo(f"{task.id} {task.status}")
+            typer.echo(one_line(f"{task.id} {task.status}"))
 
 
 @tasks.command()
@@ -152,7 +152,7 @@ def reproduce(
         elif wait:
             typer.echo(_compared(task))
         else:
-            typer.echo(task.id)
+            typer.echo(one_line(task.id))
 
 
 @tasks.command()
@@ -173,7 +173,7 @@ def retry(
         if as_json:
             print_json(task.raw)
         else:
-            typer.echo(f"{one_line(task.id)} {one_line(task.status)}")
+            typer.echo(one_line(f"{task.id} {task.status}"))
             _print_images(task)
 
 
@@ -197,7 +197,7 @@ def _cancel_training(client: Client, id_: str, *, keep: bool, as_json: bool) -> 
     elif as_json:
         print_json(training.raw)
     else:
-        typer.echo(f"{training.id} {training.status}")
+        typer.echo(one_line(f"{training.id} {training.status}"))
         if keep:
             note("it had no checkpoint to keep")
 

@@ -141,7 +141,7 @@ def train(
         elif as_json:
             print_json(training.raw)
         else:
-            typer.echo(f"{training.id} {one_line(training.status)}")
+            typer.echo(one_line(f"{training.id} {training.status}"))
 
 
 def tell_adapter(training: Training, *, out: Path | None, as_json: bool) -> None:

@@ -93,7 +93,7 @@ def _tell(found: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"secret": found})
     else:
-        typer.echo(found)
+        typer.echo(one_line(found))
 
 
 def _row(delivery: Delivery) -> tuple[str, ...]:

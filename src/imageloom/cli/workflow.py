@@ -246,7 +246,7 @@ def cleanup(
         if as_json:
             print_json(cleaned.raw)
         else:
-            typer.echo(f"{cleaned.id} cleaned up")
+            typer.echo(one_line(f"{cleaned.id} cleaned up"))
 
 
 def _run_file(
@@ -354,7 +354,7 @@ def _tell(found: Workflow, *, as_json: bool) -> None:
     if as_json:
         print_json(found.raw)
     else:
-        typer.echo(f"{found.id} {one_line(found.status)}")
+        typer.echo(one_line(f"{found.id} {found.status}"))
 
 
 def _print_candidates(step: Step) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -106,3 +107,17 @@ async def test_no_other_path_leads_to_a_file(browser: httpx.AsyncClient, path: s
 
 async def test_pages_are_only_read(browser: httpx.AsyncClient) -> None:
     assert refusal(await browser.post("/")) == (405, "method_not_allowed", None)
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_manual_runs_only_what_its_digest_names(
+    browser: httpx.AsyncClient, path: str
+) -> None:
+    answer = await browser.get(path)
+    assert answer.headers["x-frame-options"] == "DENY"
+    foreign = re.findall(r"<(?:script|link)[^>]*https?://[^>]*>", answer.text)
+    assert foreign
+    for tag in foreign:
+        assert re.search(r'integrity="sha384-[A-Za-z0-9+/]{64}" crossorigin="anonymous"', tag), tag
+        assert re.search(r"@\d+\.\d+\.\d+/", tag), tag
+    assert "openapi.json" in answer.text

@@ -18,6 +18,7 @@ from imageloom.api.errors import install_handlers
 from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.keys import keys_router
+from imageloom.api.routes.manual import manual_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.overview import overview_router
 from imageloom.api.routes.pages import pages_router
@@ -66,6 +67,8 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         summary="Durable tasks and workflows for images, run by GPU workers",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's own take whatever is newest at a content network: see `manual`
+        redoc_url=None,
         servers=[{"url": public_url}],
     )
     install_handlers(app)
@@ -84,5 +87,6 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         app.include_router(router, prefix=BASE_PATH)
     app.include_router(health_router())
     app.include_router(pages_router(public_url))
+    app.include_router(manual_router())
     app.webhooks.include_router(described_webhooks())
     return app

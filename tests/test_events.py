@@ -21,10 +21,11 @@ from imageloom.core import watching as core_watching
 from imageloom.core.claim import note_progress
 from imageloom.core.services import Services
 from imageloom.core.settle import settle
-from imageloom.core.watching import Feeds
+from imageloom.core.watching import Feeds, overhear
 from imageloom.domain.errors import StoreUnavailable
 from imageloom.domain.tasks import Claim, Completed, Output
 from imageloom.store import events
+from imageloom.store.notices import MOST_HEARD, Notice, Overheard
 from imageloom.store.pool import transaction
 from workflow_helpers import fails_at, play, said, started, step
 
@@ -54,7 +55,9 @@ def services(shared_services: Services) -> Services:
 @pytest.fixture
 async def hearing(services: Services) -> AsyncIterator[None]:
     """Hear notices, as an API process does."""
-    listening = asyncio.create_task(services.notices.listen())
+    with services.notices.watched("the beginning") as begun_to_listen:
+        listening = asyncio.create_task(services.notices.listen())
+        await begun_to_listen.wait()
     yield
     listening.cancel()
     await asyncio.wait([listening])
@@ -284,6 +287,92 @@ def test_as_many_may_watch_as_the_machine_lets_files_be_open() -> None:
     """
     said = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert said == "True\n"
+
+
+async def heard(stream: AsyncIterator[Notice | None], *, until: str) -> list[tuple[str, str]]:
+    """Return what a watcher of everything is told, up to a subject that is over."""
+    told = []
+    async for notice in stream:
+        if notice is not None:
+            told.append((notice.subject, notice.status))
+            if notice.subject == until and notice.status in ("completed", "failed", "cancelled"):
+                return told
+    raise AssertionError("the stream ended")
+
+
+async def test_who_watches_everything_hears_of_its_own_tenant(
+    tenant: httpx.AsyncClient, stranger: httpx.AsyncClient, services: Services, hearing: None
+) -> None:
+    first = await created(tenant)
+    async with transaction(services.pool) as conn:
+        row = await (
+            await conn.execute("select tenant from task where id = %s", (first["id"],))
+        ).fetchone()
+    assert row is not None
+    mine, all_of_it = [overhear(services.notices, tenant=name) for name in (row["tenant"], None)]
+    assert await anext(mine) is await anext(all_of_it) is None
+    other = await created(stranger)
+    await stranger.post(f"/tasks/{other['id']}/cancel")
+    workflow = await started(tenant, step("a"))
+    await play(services, workflow)
+    await completed(services, await created(tenant))
+    last = await created(tenant)
+    await tenant.post(f"/tasks/{last['id']}/cancel")
+    told = await heard(mine, until=last["id"])
+    everything = await heard(all_of_it, until=last["id"])
+    assert other["id"] not in dict(told)
+    assert dict(everything)[other["id"]] == "cancelled"
+    assert dict(told)[workflow["run"]["id"]] == "completed"
+    assert dict(told)[last["id"]] == "cancelled"
+
+
+async def test_of_what_changes_often_only_the_newest_is_told(
+    tenant: httpx.AsyncClient, services: Services, hearing: None
+) -> None:
+    stream = overhear(services.notices, tenant=None)
+    assert await anext(stream) is None
+    busy, last = [await created(tenant) for _ in range(2)]
+    mine = await begun(services, busy)
+    for progress in range(1, 10):
+        await note_progress(services, mine, progress / 10)
+    await ended(services, mine)
+    with services.notices.expected(last["id"]) as over:
+        await tenant.post(f"/tasks/{last['id']}/cancel")
+        await over.wait()
+    told = await heard(stream, until=last["id"])
+    assert told == [(busy["id"], "completed"), (last["id"], "cancelled")]
+
+
+async def test_of_what_nobody_takes_the_oldest_is_dropped() -> None:
+    everything = Overheard(None)
+    for number in range(MOST_HEARD + 1):
+        subject = f"task_{number}"
+        everything.add(Notice(subject=subject, status="pending", kind="task", tenant="a"))
+    kept = everything.take()
+    assert (len(kept), kept[0].subject) == (MOST_HEARD, "task_1")
+
+
+async def test_who_watches_everything_is_let_go_when_the_process_ends(
+    services: Services, tenant: httpx.AsyncClient
+) -> None:
+    notices = type(services.notices)(services.notices._conninfo)
+    stream = overhear(notices, tenant=None)
+    assert await anext(stream) is None
+    notices.close()
+    assert [event async for event in stream] == []
+    assert notices._overhearing == set()
+
+
+def test_everything_is_watched_over_http(live: Live) -> None:
+    with live.client() as client:
+        with client.stream("GET", "/monitoring/events", params={"all_tenants": True}) as stream:
+            lines = stream.iter_lines()
+            assert next(lines) == ": here"
+            task = client.post("/tasks/generation", json={"prompt": "a red hat", "steps": 1}).json()
+            told = (json.loads(line[6:]) for line in lines if line.startswith("data: "))
+            end = {"id": task["id"], "status": "completed", "kind": "task"}
+            assert end in told  # reads until it is there
+        assert client.get("/monitoring/events", params={"since": 1}).status_code == 422
 
 
 def test_events_come_as_they_happen(live: Live) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from fastapi import Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
@@ -22,6 +22,7 @@ from imageloom.api.shapes import (
     preview_view,
 )
 from imageloom.core.read import get_task
+from imageloom.core.watching import overhear
 from imageloom.core.workflows import WorkflowState
 from imageloom.domain.errors import InvalidParams
 from imageloom.domain.tasks import Preview, Status, Task
@@ -49,6 +50,18 @@ RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **errors_of(401, 403, 404, 422, 503),
 }
 
+CHANGES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {
+        "description": "Server-sent events without ids, each of them JSON: the `id`, the `status` "
+        "and the `kind` (task, training, run) of what changed. Nothing is told again, whatever "
+        "`Last-Event-ID` says: read the lists once the first comment has come, and after every "
+        "reconnect",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    },
+    **errors_of(401, 403, 422, 503),
+}
+
+_HERE: Final = format_sse_event(comment="here")
 Render = Callable[[Event], Awaitable[BaseModel]]
 
 
@@ -77,6 +90,14 @@ class RunEventView(BaseModel):
     at: Time
     error: str | None
     steps: list[RunStepView]
+
+
+class ChangeView(BaseModel):
+    """That a task, a training or a run has that status now."""
+
+    id: str
+    status: str
+    kind: Literal["task", "training", "run"]
 
 
 async def task_events(request: Request, context: Context, task: Task) -> Response:
@@ -122,6 +143,23 @@ async def run_events(request: Request, context: Context, state: WorkflowState) -
     return await _stream(request, context, state.run.id, render)
 
 
+def all_events(context: Context, *, tenant: str | None) -> Response:
+    """Return what becomes of everything of a tenant, or of all where None, from now on."""
+
+    async def lines() -> AsyncIterator[bytes]:
+        async for notice in overhear(context.services.notices, tenant=tenant):
+            if notice is None:
+                yield _HERE
+            else:
+                yield _line(
+                    ChangeView.model_validate(
+                        {"id": notice.subject, "status": notice.status, "kind": notice.kind}
+                    )
+                )
+
+    return _answer(lines())
+
+
 async def _stream(request: Request, context: Context, subject: str, render: Render) -> Response:
     feeds = context.services.feeds
     opening = await feeds.open(subject, after=_last_seen(request, subject))
@@ -129,18 +167,23 @@ async def _stream(request: Request, context: Context, subject: str, render: Rend
         return Response(status_code=204)  # a browser asks no more
 
     async def tell(event: Event) -> bytes:
-        view = await render(event)
-        return format_sse_event(
-            id=f"{subject}.{event.seq}",
-            data_str=json.dumps(view.model_dump(mode="json"), ensure_ascii=False),
-        )
+        return _line(await render(event), id=f"{subject}.{event.seq}")
 
     async def lines() -> AsyncIterator[bytes]:
         async for told in feeds.follow(opening, tell):
-            yield format_sse_event(comment="here") if told is None else told
+            yield _HERE if told is None else told
 
+    return _answer(lines())
+
+
+def _line(view: BaseModel, *, id: str | None = None) -> bytes:  # noqa: A002  # the field's name
+    data = json.dumps(view.model_dump(mode="json"), ensure_ascii=False)
+    return format_sse_event(id=id, data_str=data)
+
+
+def _answer(lines: AsyncIterator[bytes]) -> Response:
     return EventSourceResponse(
-        lines(), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        lines, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
 
 

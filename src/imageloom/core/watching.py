@@ -1,4 +1,4 @@
-"""Watch a task or a run: its events as they happen, read once for all who watch it here."""
+"""Watch a task or a run, its events read once for all who watch it here; or watch everything."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import structlog
 from imageloom.domain.errors import StoreUnavailable
 from imageloom.store import events
 from imageloom.store.events import Event
-from imageloom.store.notices import Notices
+from imageloom.store.notices import Notice, Notices
 from imageloom.store.pool import Pool, transaction
 
 _log = structlog.get_logger("imageloom.watching")
 
 HEARTBEAT: Final = 15.0  # seconds without an event, after which a watcher hears that we are there
 KEPT: Final = 500  # events of a subject in memory; who is slower reads them again
+PACE: Final = 0.25  # seconds between what who watches everything is told
 LOOK_AGAIN: Final = 1.0  # seconds, where the database was away
 
 # How an event is told: its bytes on the wire.
@@ -161,6 +162,23 @@ async def _told(feed: _Feed, event: Event, tell: Tell) -> bytes:
 
 async def _once(tell: Tell, event: Event) -> bytes:
     return await tell(event)
+
+
+async def overhear(notices: Notices, *, tenant: str | None) -> AsyncIterator[Notice | None]:
+    """Yield what becomes of everything of a tenant, or of all where None; nothing is told again.
+
+    None is a heartbeat, the first once listening began. Of a subject that changes often, or for who
+    is slow, only the newest is told. Ends where the process is about to.
+    """
+    with notices.overheard(tenant) as heard:
+        yield None
+        while not notices.closed:
+            if not await _set_within(heard.news, HEARTBEAT):
+                yield None
+                continue
+            for notice in heard.take():
+                yield notice
+            await asyncio.sleep(PACE)
 
 
 async def _set_within(news: asyncio.Event, seconds: float) -> bool:

@@ -1,8 +1,8 @@
 """Notices that something became of a task or a run, so that a process need not ask again and again.
 
-The triggers that write events tell it in the same transaction; each API process listens on one
-connection of its own, whatever the number of those who wait. A notice is a hint and never the
-truth: what a waiter does with it is look at the rows.
+The triggers that write events tell it in the same transaction, as "id status kind tenant"; each API
+process listens on one connection of its own, whatever the number of those who wait. A notice is a
+hint and never the truth: what a waiter does with it is look at the rows.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from imageloom.store.pool import KEEPALIVE, Connection
 
 CHANNEL: Final = "imageloom_event"
 LISTEN_AGAIN = 0.5  # seconds before a connection that broke is made anew
+MOST_HEARD: Final = 1000  # subjects that are kept for who is slow to take them
 _OVER: Final = frozenset({"completed", "failed", "cancelled"})
 
 _log = structlog.get_logger("imageloom.notices")
@@ -35,12 +36,49 @@ class _Waiter:
     over_only: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """That a task, a training or a run (`kind`) of a tenant has that status now."""
+
+    subject: str
+    status: str
+    kind: str
+    tenant: str
+
+
+class Overheard:
+    """What becomes of everything of a tenant, or of all where None; of each subject the newest."""
+
+    def __init__(self, tenant: str | None) -> None:
+        self._tenant = tenant
+        self._newest: dict[str, Notice] = {}
+        self.news = asyncio.Event()
+
+    def add(self, notice: Notice) -> None:
+        """Note what was heard; the oldest is dropped where nobody takes it."""
+        if self._tenant not in (None, notice.tenant):
+            return
+        self._newest.pop(notice.subject, None)
+        self._newest[notice.subject] = notice
+        if len(self._newest) > MOST_HEARD:
+            del self._newest[next(iter(self._newest))]
+        self.news.set()
+
+    def take(self) -> list[Notice]:
+        """Return what was heard since this was last asked, the oldest first."""
+        taken = list(self._newest.values())
+        self._newest.clear()
+        self.news.clear()
+        return taken
+
+
 class Notices:
     """What one process hears, and who waits for it. Nothing is heard unless `listen` runs."""
 
     def __init__(self, conninfo: str) -> None:
         self._conninfo = conninfo
         self._waiting: dict[str, list[_Waiter]] = {}
+        self._overhearing: set[Overheard] = set()
         self.closed = False
 
     @contextmanager
@@ -58,6 +96,18 @@ class Notices:
         with self._added(subject, _Waiter(over_only=False)) as news:
             yield news
 
+    @contextmanager
+    def overheard(self, tenant: str | None) -> Iterator[Overheard]:
+        """Yield what collects the notices of a tenant, of all where None. None come again."""
+        heard = Overheard(tenant)
+        if self.closed:
+            heard.news.set()
+        self._overhearing.add(heard)
+        try:
+            yield heard
+        finally:
+            self._overhearing.discard(heard)
+
     async def listen(self) -> None:
         """Hear notices for ever, on a new connection whenever the old one breaks."""
         while True:
@@ -72,6 +122,8 @@ class Notices:
         self.closed = True
         for subject in self._waiting:
             self._wake(subject, over=True)
+        for heard in self._overhearing:
+            heard.news.set()
 
     @contextmanager
     def _added(self, subject: str, waiter: _Waiter) -> Iterator[asyncio.Event]:
@@ -94,8 +146,16 @@ class Notices:
             await conn.execute(sql.SQL("listen {}").format(sql.Identifier(CHANNEL)))
             await self._catch_up(conn)
             async for notice in conn.notifies():
-                subject, _, status = notice.payload.partition(" ")
-                self._wake(subject, over=status in _OVER)
+                self._tell(notice.payload)
+
+    def _tell(self, payload: str) -> None:
+        subject, status, *rest = payload.split(" ", 3)
+        self._wake(subject, over=status in _OVER)
+        match rest:
+            case [kind, tenant]:
+                notice = Notice(subject=subject, status=status, kind=kind, tenant=tenant)
+                for heard in self._overhearing:
+                    heard.add(notice)
 
     async def _catch_up(self, conn: Connection) -> None:
         """Wake those who may have missed what was told while nobody listened."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from imageloom.api.auth import Reader
+from fastapi import APIRouter, Query, Request, Response
+
+from imageloom.api.auth import Reader, Viewer
 from imageloom.api.context import InContext
-from imageloom.api.events import HEADERS, RESPONSES, run_events, task_events
+from imageloom.api.events import CHANGES, HEADERS, RESPONSES, all_events, run_events, task_events
 from imageloom.api.routing import both_slashes
+from imageloom.api.seeing import SeenQuery, tenant_seen
 from imageloom.core import workflows
 from imageloom.core.read import get_task
 from imageloom.domain.errors import NotFound
@@ -80,5 +83,19 @@ def events_router() -> APIRouter:
     ) -> Response:
         state = await workflows.read(context.services, workflow_id, tenant=tenant, run_id=run_id)
         return await run_events(request, context, state)
+
+    @both_slashes(
+        router.get,
+        "/monitoring/events",
+        tags=["monitoring"],
+        operation_id="watch_everything",
+        summary="Watch what changes: tasks, trainings and runs, from now on",
+        response_class=Response,
+        responses=CHANGES,
+    )
+    async def watch_everything(
+        context: InContext, viewer: Viewer, query: Annotated[SeenQuery, Query()]
+    ) -> Response:
+        return all_events(context, tenant=tenant_seen(viewer, all_tenants=query.all_tenants))
 
     return router

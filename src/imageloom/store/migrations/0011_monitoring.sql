@@ -17,3 +17,51 @@ create index workflow_by_age on workflow (created_at desc, id desc);
 create index run_live on run (status) include (tenant) where completed_at is null;
 create index run_ended on run (completed_at) include (tenant, status, started_at)
     where completed_at is not null;
+
+-- Notices say whose it is and of what kind, for who watches all: "id status kind tenant". As in
+-- 0008_events.sql otherwise, but that a new task is told of too, unless its run tells of itself.
+create or replace function note_task() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'UPDATE' and (new.status, new.progress, new.attempt, new.previews)
+        is not distinct from (old.status, old.progress, old.attempt, old.previews) then
+        return new;
+    end if;
+    if tg_op = 'UPDATE' or new.run_id is null then
+        perform pg_notify('imageloom_event', concat_ws(' ', new.id, new.status,
+            case new.type when 'training' then 'training' else 'task' end, new.tenant));
+    end if;
+    new.events := new.events + 1;
+    insert into event (subject, seq, data) values (new.id, new.events, jsonb_build_object(
+        'status', new.status, 'progress', new.progress, 'attempt', new.attempt,
+        'error', new.error, 'previews', new.previews));
+    return new;
+end;
+$$;
+
+create or replace function note_run(wanted text) returns void language plpgsql as $$
+declare
+    noted run;
+begin
+    -- Held, as by everybody who moves the graph, and not updated: the second update of a row in one
+    -- transaction checks its foreign keys, and would wait for who holds the workflow.
+    select * into noted from run where id = wanted for no key update;
+    insert into event (subject, seq, data)
+        select noted.id, 1 + coalesce((
+            select seq from event where subject = wanted order by seq desc limit 1
+        ), 0), jsonb_build_object(
+            'status', noted.status, 'error', noted.error,
+            'progress', avg(told.progress), 'steps', jsonb_agg(jsonb_build_object(
+                'name', told.name, 'status', told.status, 'progress', told.progress
+            ) order by told.position))
+        from (
+            select position, spec ->> 'name' as name, status,
+                case status when 'completed' then 1 else coalesce((
+                    select avg(task.progress) from task
+                    where task.run_id = step.run_id and task.step = step.position
+                        and not task.replaced
+                ), 0) end as progress
+            from step where run_id = wanted
+        ) as told;
+    perform pg_notify('imageloom_event', concat_ws(' ', noted.id, noted.status, 'run', noted.tenant));
+end;
+$$;

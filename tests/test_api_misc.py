@@ -48,6 +48,8 @@ WORKER = WorkerReport(
     gpu_utilization=0.85,
     models=("imageloom-tiny",),
     tasks=("task_0",),
+    device_kind="cuda",
+    memory_used_bytes=8_000_000_000,
 )
 HEALTHZ, READYZ = f"{PUBLIC_URL}/healthz", f"{PUBLIC_URL}/readyz"
 
@@ -207,6 +209,42 @@ async def test_workers_say_how_they_are(
         ("worker-03", "unhealthy", 0.85),
     ]
     assert all(each["last_heartbeat"].endswith("Z") for each in answer["workers"])
+    busy, _, silent = answer["workers"]
+    assert busy["reason"] is None
+    assert re.fullmatch(r"no heartbeat for \d+ s", silent["reason"])
+    told = ("device_kind", "device", "memory_bytes", "memory_used_bytes", "models", "version")
+    assert {name: busy[name] for name in told} == {
+        "device_kind": "cuda",
+        "device": "NVIDIA H100",
+        "memory_bytes": 80_000_000_000,
+        "memory_used_bytes": 8_000_000_000,
+        "models": ["imageloom-tiny"],
+        "version": "0.1.0",
+    }
+
+
+async def test_a_worker_that_is_silent_for_longer_than_a_lease_is_unhealthy(
+    api: httpx.AsyncClient, services: Services
+) -> None:
+    await beat(services, WORKER, ago=f"{services.settings.lease_seconds + 1} s")
+    await beat(services, replace(WORKER, id="worker-02", status="unhealthy", reason="it hangs"))
+    answer = (await api.get("/monitoring/workers")).json()
+    assert (answer["healthy"], answer["unhealthy"]) == (0, 2)
+    silent, hanging = answer["workers"]
+    assert silent["reason"].startswith("no heartbeat for ")
+    assert hanging["reason"] == "it hangs"
+
+
+async def test_who_sees_not_everything_is_shown_only_its_own_tasks_of_a_worker(
+    api: httpx.AsyncClient, services: Services
+) -> None:
+    mine = (await created(api))["id"]
+    await beat(services, replace(WORKER, tasks=(mine, "task_of_another")))
+    made = await create_key(services.pool, tenant="ops", scopes=("monitor",))
+    async with called_with(services, made.key) as operator:
+        for client, tasks in ((api, [mine]), (operator, [mine, "task_of_another"])):
+            (worker,) = (await client.get("/monitoring/workers")).json()["workers"]
+            assert (worker["tasks"], worker["task_count"]) == (tasks, 2)
 
 
 def test_live_installation_shows_itself(live: Live) -> None:

@@ -54,6 +54,7 @@ def quick_serve_in(data_dir: Path) -> Iterator[Live]:
         data_dir,
         IMAGELOOM_HEARTBEAT_INTERVAL="0.5",
         IMAGELOOM_LEASE_SECONDS=str(LEASE),
+        IMAGELOOM_DEVICE_SILENCE="3",
         IMAGELOOM_LOG_FORMAT="json",
     ) as server:
         server.wait_ready()
@@ -155,6 +156,26 @@ def test_task_survives_the_death_of_serve_itself() -> None:
             assert read(second, str(earlier["id"]))["status"] == "completed"
             url = httpx.URL(earlier["output"]["images"][0]["url"])
             assert httpx.get(url.copy_with(port=second.port)).status_code == 200
+
+
+def test_worker_whose_device_hangs_says_so_until_it_goes_on(server: Live) -> None:
+    task_id = begun(server)
+    (device,) = server.pids("imageloom device")
+    os.kill(device, signal.SIGSTOP)
+    try:
+        hung = wait_for(lambda: worker_that_is(server, "unhealthy"), what="an unhealthy worker")
+        assert hung["reason"].startswith("the device has not answered for ")
+        assert (hung["tasks"], hung["task_count"]) == ([task_id], 1)
+        assert httpx.get(f"{server.url}/readyz").status_code == 503
+    finally:
+        os.kill(device, signal.SIGCONT)
+    well = wait_for(lambda: worker_that_is(server, "busy", "idle"), what="a healthy worker")
+    assert well["reason"] is None
+    assert (well["device_kind"], well["memory_used_bytes"]) == ("cpu", None)
+    # Nothing was taken from it meanwhile: it was the device that hung, and the lease was kept.
+    finished(server, task_id)
+    assert history(server, task_id) == ["1 completed completed"]
+    assert server.pids("imageloom device") == [device]
 
 
 # In order
@@ -360,6 +381,13 @@ def workers(server: Live) -> dict[str, Any]:
     with server.client() as client:
         answer: dict[str, Any] = client.get("/monitoring/workers").raise_for_status().json()
         return answer
+
+
+def worker_that_is(server: Live, *statuses: str) -> dict[str, Any] | None:
+    """Return the worker whose device lives, once it has one of the statuses."""
+    (pid,) = server.pids("imageloom worker")
+    (found,) = [worker for worker in workers(server)["workers"] if f"-{pid}-" in worker["id"]]
+    return found if found["status"] in statuses else None
 
 
 def _idle(server: Live) -> bool:

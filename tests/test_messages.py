@@ -14,6 +14,8 @@ from imageloom.domain.messages import (
     Done,
     Errored,
     Picture,
+    Ping,
+    Pong,
     Progress,
     Ready,
     Residents,
@@ -28,6 +30,7 @@ from imageloom.domain.messages import (
 
 TO_PARENT = [
     Ready(device=DeviceInfo(kind="cpu", name="CPU")),
+    Pong(step=1.5, still=0.5),
     Progress(key="t/1", value=0.5),
     Picture(key="t/1", index=0, seed=2**63 - 1, width=1, height=1, rgb=b"\x00\xff\x80"),
     Checkpoint(
@@ -42,6 +45,7 @@ TO_DEVICE = [
     Run(key="t/1", task_type="generation", work=b"\x00"),
     Cancel(key="t/1"),
     Save(key="t/1"),
+    Ping(),
 ]
 
 

@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(
         8.0, gt=0, description="silence after which a worker's tasks are taken back"
     )
+    device_silence: float = Field(
+        10.0, gt=0, description="time without a sign of life after which a device is unhealthy"
+    )
     reap_interval: float = Field(1.0, gt=0)
     max_attempts: int = Field(3, ge=1)
     url_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of a signed output URL")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -366,20 +366,28 @@ class QueuesView(BaseModel):
 
 
 class WorkerView(BaseModel):
-    """A worker. `gpu_utilization` is 0 to 1, null without a GPU."""
+    """A worker. `gpu_utilization` is 0 to 1; it and `memory_used_bytes` are null without a GPU.
+
+    `status` is idle, busy, draining or unhealthy, and `reason` says why it is unhealthy. `models`
+    are in memory. `tasks` are those that you may see of the `task_count` that it works at.
+    """
 
     id: str
     status: str
+    reason: str | None
     gpu_utilization: float | None
     last_heartbeat: Time
     started_at: Time
     host: str
     version: str
     queues: list[str]
+    device_kind: str | None = Field(description="cpu, cuda or mps")
     device: str
     memory_bytes: int | None
+    memory_used_bytes: int | None
     models: list[str]
     tasks: list[str]
+    task_count: int
 
 
 class WorkersView(BaseModel):
@@ -639,21 +647,29 @@ def adapter_model_view(adapter: Adapter) -> ModelView:
     )
 
 
-def worker_view(worker: Worker) -> WorkerView:
-    """Return a worker as an operator sees it; a silent one is unhealthy whatever it said last."""
+def worker_view(worker: Worker, *, tasks: Sequence[str]) -> WorkerView:
+    """Return a worker as who may see these of its tasks sees it.
+
+    A silent one is unhealthy whatever it said last.
+    """
+    reason = worker.reason if worker.alive else f"no heartbeat for {worker.silent:.0f} s"
     return WorkerView(
         id=worker.id,
         status=worker.status if worker.alive else "unhealthy",
+        reason=reason,
         gpu_utilization=worker.gpu_utilization,
         last_heartbeat=worker.last_heartbeat,
         started_at=worker.started_at,
         host=worker.host,
         version=worker.version,
         queues=list(worker.queues),
+        device_kind=worker.device_kind,
         device=worker.device,
         memory_bytes=worker.memory_bytes,
+        memory_used_bytes=worker.memory_used_bytes,
         models=list(worker.models),
-        tasks=list(worker.tasks),
+        tasks=list(tasks),
+        task_count=len(worker.tasks),
     )
 
 

@@ -45,6 +45,22 @@ async def list_workers(services: Services, *, wait: float | None = None) -> list
         return await workers.list_all(conn, lease=lease(services))
 
 
+async def watch_workers(
+    services: Services, *, tenant: str | None
+) -> list[tuple[Worker, tuple[str, ...]]]:
+    """Return the workers of the last hour, each with those of its tasks that are the tenant's.
+
+    With all of its tasks where the tenant is None.
+    """
+    async with transaction(services.pool) as conn:
+        found = await workers.list_all(conn, lease=lease(services))
+        named = [task for worker in found for task in worker.tasks]
+        theirs = set(named)
+        if tenant is not None and named:
+            theirs = await tasks.owned(conn, named, tenant=tenant)
+    return [(each, tuple(task for task in each.tasks if task in theirs)) for each in found]
+
+
 def healthy(worker: Worker) -> bool:
     """Whether the worker is alive and says that it can work."""
     return worker.alive and worker.status != "unhealthy"

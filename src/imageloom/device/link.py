@@ -7,9 +7,12 @@ import queue
 import socket
 import threading
 
+from imageloom.device.pulse import Pulse
 from imageloom.domain.messages import (
     HEADER_SIZE,
     Cancel,
+    Ping,
+    Request,
     ToDevice,
     ToParent,
     decode_for_device,
@@ -23,22 +26,27 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._arrived: queue.SimpleQueue[ToDevice | None] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._cancelled: set[str] = set()
         self._send_lock = threading.Lock()
+        self._pulse = Pulse()
 
     def start(self) -> None:
         """Begin to listen. When the parent is gone the process ends at once, even in mid-step."""
         threading.Thread(target=self._listen, name="link", daemon=True).start()
 
-    def next_message(self, *, block: bool) -> ToDevice | None:
+    def next_message(self, *, block: bool) -> Request | None:
         """Return what the parent asked for next; None where nothing waits and `block` is false, or
         where `wake` was called meanwhile.
         """
+        if block:
+            self._pulse.rest()
         try:
             return self._arrived.get(block=block)
         except queue.Empty:
             return None
+        finally:
+            self._pulse.beat()
 
     def wake(self) -> None:
         """End the waiting in `next_message`; from any thread."""
@@ -53,20 +61,30 @@ class Link:
         self._cancelled.discard(key)
 
     def send(self, message: ToParent) -> None:
-        """Send a message; blocks while the parent does not read."""
+        """Send a message, between two steps; blocks while the parent does not read."""
+        self._pulse.beat()
+        self._write(message)
+        self._pulse.beat()
+
+    def _write(self, message: ToParent) -> None:
         with self._send_lock:
             self._connection.sendall(encode_frame(message))
 
     def _listen(self) -> None:
         try:
             while True:
-                message = decode_for_device(self._read(frame_length(self._read(HEADER_SIZE))))
-                if isinstance(message, Cancel):
-                    self._cancelled.add(message.key)
-                self._arrived.put(message)
+                self._take(decode_for_device(self._read(frame_length(self._read(HEADER_SIZE)))))
         except OSError:
             # Nobody is left to work for. No clean-up: a step may hold the interpreter for minutes.
             os._exit(0)
+
+    def _take(self, message: ToDevice) -> None:
+        if isinstance(message, Ping):
+            self._write(self._pulse.look())
+            return
+        if isinstance(message, Cancel):
+            self._cancelled.add(message.key)
+        self._arrived.put(message)
 
     def _read(self, length: int) -> bytes:
         buffer = bytearray(length)

@@ -55,18 +55,35 @@ class Save(_Message, frozen=True, kw_only=True, tag="save"):
     key: str
 
 
+class Ping(_Message, frozen=True, kw_only=True, tag="ping"):
+    """Parent to device: say how you are; answered by `Pong`, beside whatever the loop does."""
+
+
 class DeviceInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the device is; `memory_bytes` is null on a CPU."""
+    """What the device is: cpu, cuda or mps. `memory_bytes` is null on a CPU.
+
+    `uuid` is that of an NVIDIA GPU, as its management library names it.
+    """
 
     kind: str
     name: str
     memory_bytes: int | None = None
+    uuid: str | None = None
 
 
 class Ready(_Message, frozen=True, kw_only=True, tag="ready"):
     """Device to parent: imports are done and work can come."""
 
     device: DeviceInfo
+
+
+class Pong(_Message, frozen=True, kw_only=True, tag="pong"):
+    """Device to parent: for how many seconds the loop has been in the step that it does, and for
+    how many of them, up to now, the process has not computed. Both 0 where it waits for work.
+    """
+
+    step: float
+    still: float
 
 
 class Progress(_Message, frozen=True, kw_only=True, tag="progress"):
@@ -171,9 +188,11 @@ class Residents(_Message, frozen=True, kw_only=True, tag="residents"):
     models: tuple[str, ...]
 
 
-ToDevice = Run | Cancel | Save
+Request = Run | Cancel | Save
+ToDevice = Request | Ping
 ToParent = (
     Ready
+    | Pong
     | Progress
     | Preview
     | Picture

@@ -78,7 +78,10 @@ def _found(name: str, *, threads: int) -> TorchDevice:
             device=device,
             dtype=torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16,
             info=DeviceInfo(
-                kind="cuda", name=properties.name, memory_bytes=properties.total_memory
+                kind="cuda",
+                name=properties.name,
+                memory_bytes=properties.total_memory,
+                uuid=f"GPU-{properties.uuid}",
             ),
         )
     if device.type == "mps":

@@ -412,6 +412,14 @@ def order_by(field: SortField, *, descending: bool) -> sql.Composable:
     )
 
 
+async def owned(conn: Connection, task_ids: Sequence[str], *, tenant: str) -> set[str]:
+    """Return those of the tasks that are the tenant's. Uses the primary key."""
+    rows = await conn.execute(
+        "select id from task where id = any(%s) and tenant = %s", (list(task_ids), tenant)
+    )
+    return {row["id"] for row in await rows.fetchall()}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueCount:
     """What waits and runs of one task type.

@@ -10,7 +10,11 @@ from imageloom.store.pool import Connection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerReport:
-    """What a worker says of itself with every heartbeat. `gpu_utilization` is 0 to 1 or None."""
+    """What a worker says of itself with every heartbeat.
+
+    `gpu_utilization` is 0 to 1; it and `memory_used_bytes` are None without an NVIDIA GPU. `reason`
+    says why the status is unhealthy.
+    """
 
     id: str
     host: str
@@ -23,27 +27,37 @@ class WorkerReport:
     gpu_utilization: float | None
     models: tuple[str, ...]
     tasks: tuple[str, ...]
+    device_kind: str | None = None
+    memory_used_bytes: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker(WorkerReport):
-    """A report and the database's time of it; `alive` is false once the lease ran out."""
+    """A report and the database's time of it; `alive` is false once the lease ran out.
+
+    `silent` is how many seconds ago it was.
+    """
 
     started_at: datetime
     last_heartbeat: datetime
     alive: bool
+    silent: float
 
 
 async def heartbeat(conn: Connection, report: WorkerReport) -> None:
     """Add or renew a worker. One statement, so a heartbeat costs one round trip."""
     await conn.execute(
         "insert into worker (id, host, pid, version, status, queues, device, memory_bytes,"
-        " gpu_utilization, models, tasks)"
+        " gpu_utilization, models, tasks, device_kind, memory_used_bytes, reason)"
         " values (%(id)s, %(host)s, %(pid)s, %(version)s, %(status)s, %(queues)s,"
-        " %(device)s, %(memory_bytes)s, %(gpu_utilization)s, %(models)s, %(tasks)s)"
+        " %(device)s, %(memory_bytes)s, %(gpu_utilization)s, %(models)s, %(tasks)s,"
+        " %(device_kind)s, %(memory_used_bytes)s, %(reason)s)"
         " on conflict (id) do update set status = excluded.status, models = excluded.models,"
         " tasks = excluded.tasks, gpu_utilization = excluded.gpu_utilization,"
-        " device = excluded.device, memory_bytes = excluded.memory_bytes, last_heartbeat = now()",
+        " device = excluded.device, memory_bytes = excluded.memory_bytes,"
+        " device_kind = excluded.device_kind, memory_used_bytes = excluded.memory_used_bytes,"
+        " reason = excluded.reason, last_heartbeat = now()",
         {
             "id": report.id,
             "host": report.host,
@@ -56,6 +70,9 @@ async def heartbeat(conn: Connection, report: WorkerReport) -> None:
             "gpu_utilization": report.gpu_utilization,
             "models": list(report.models),
             "tasks": list(report.tasks),
+            "device_kind": report.device_kind,
+            "memory_used_bytes": report.memory_used_bytes,
+            "reason": report.reason,
         },
     )
 
@@ -68,7 +85,8 @@ async def remove(conn: Connection, worker_id: str) -> None:
 async def list_all(conn: Connection, *, lease: timedelta) -> list[Worker]:
     """Return every worker of the last hour, oldest first; silent for `lease` means not alive."""
     rows = await conn.execute(
-        "select *, last_heartbeat > now() - %(lease)s as alive from worker"
+        "select *, last_heartbeat > now() - %(lease)s as alive,"
+        " extract(epoch from now() - last_heartbeat)::float8 as silent from worker"
         " where last_heartbeat > now() - interval '1 hour' order by started_at, id",
         {"lease": lease},
     )

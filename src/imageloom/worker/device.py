@@ -22,6 +22,8 @@ from imageloom.domain.messages import (
     DeviceInfo,
     Done,
     Errored,
+    Ping,
+    Pong,
     Ready,
     Residents,
     Run,
@@ -34,6 +36,7 @@ from imageloom.domain.messages import (
     frame_length,
 )
 from imageloom.domain.speed import Speed
+from imageloom.worker.liveness import PING_INTERVAL, Liveness
 
 _log = structlog.get_logger("imageloom.worker")
 
@@ -47,13 +50,17 @@ RESTART_DELAY_LIMIT = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOptions:
-    """How the device process is started; compiled code is kept below `cache_dir`."""
+    """How the device process is started; compiled code is kept below `cache_dir`.
+
+    `silence` is how many seconds it may give no sign of life.
+    """
 
     device: str
     threads: int
     log_format: str
     speed: Speed
     cache_dir: Path
+    silence: float = 10.0
 
     @property
     def stop_timeout(self) -> float:
@@ -72,6 +79,14 @@ class DeviceProcess:
         self._attempts: dict[str, asyncio.Queue[ToParent | None]] = {}
         self.info: DeviceInfo | None = None
         self.models: tuple[str, ...] = ()
+        self._liveness = self._new_liveness()
+
+    @property
+    def trouble(self) -> str | None:
+        """Return why no work can be expected of the process now, None where all seems well."""
+        if not self.is_ready:
+            return "the device process is starting"
+        return self._liveness.trouble(kind=self.info.kind if self.info else None)
 
     @property
     def is_ready(self) -> bool:
@@ -157,9 +172,12 @@ class DeviceProcess:
         finally:
             theirs.close()
         self._writer = writer
+        self._liveness = self._new_liveness()
+        asking = asyncio.create_task(self._ask(writer), name="ask")
         try:
             await self._listen(reader)
         finally:
+            asking.cancel()
             was_ready = self._ready.is_set()
             self._ready.clear()
             self._writer = None
@@ -170,6 +188,26 @@ class DeviceProcess:
             for incoming in self._attempts.values():
                 incoming.put_nowait(None)
         return was_ready
+
+    async def _ask(self, writer: asyncio.StreamWriter) -> None:
+        """Ask the process how it is, once a second from when it is ready, and log what is new."""
+        await self._ready.wait()
+        before = None
+        while True:
+            if self._liveness.ask():
+                writer.write(encode_frame(Ping()))
+            trouble = self.trouble
+            if trouble and not before:
+                _log.warning("device_in_trouble", reason=trouble)
+            elif before and not trouble:
+                _log.info("device_is_well_again")
+            before = trouble
+            await asyncio.sleep(PING_INTERVAL)
+
+    def _new_liveness(self) -> Liveness:
+        return Liveness(
+            silence=self._options.silence, compiles=self._options.speed.compile != "off"
+        )
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         try:
@@ -187,6 +225,8 @@ class DeviceProcess:
                 _log.info("device_ready", device=info.name, kind=info.kind)
             case Residents(models=models):
                 self.models = models
+            case Pong():
+                self._liveness.answered(message)
             case _:
                 if (incoming := self._attempts.get(message.key)) is not None:
                     incoming.put_nowait(message)

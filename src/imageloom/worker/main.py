@@ -70,9 +70,10 @@ class Worker:
                 log_format=settings.log_format,
                 speed=settings.speed,
                 cache_dir=settings.data_dir,
+                silence=settings.device_silence,
             )
         )
-        self._gpu = GpuMeter()
+        self._gpu = GpuMeter(None)
         self._fetcher = Fetcher(allow=settings.fetch_allow, timeout=settings.fetch_timeout)
         self._draining = asyncio.Event()
         self._room = Room()
@@ -202,6 +203,9 @@ class Worker:
     async def _report(self) -> None:
         """Tell the installation that this worker is alive, once it can work, and what it does."""
         await self._device.wait_ready()
+        # Every process of this worker gets the same device.
+        if self._device.info is not None:
+            self._gpu = GpuMeter(self._device.info.uuid)
         while True:
             try:
                 async with transaction(self._services.pool, wait=2) as conn:
@@ -213,9 +217,10 @@ class Worker:
     def _state(self) -> WorkerReport:
         info = self._device.info
         status = "busy" if self._running else "idle"
+        trouble = self._device.trouble
         if self._draining.is_set():
             status = "draining"
-        elif not self._device.is_ready:
+        elif trouble is not None:
             status = "unhealthy"
         return WorkerReport(
             id=self.id,
@@ -223,10 +228,13 @@ class Worker:
             pid=getpid(),
             version=__version__,
             status=status,
+            reason=trouble if status == "unhealthy" else None,
             queues=self._queues,
+            device_kind=info.kind if info else None,
             device=info.name if info else "unknown",
             memory_bytes=info.memory_bytes if info else None,
-            gpu_utilization=self._gpu.utilization() if info and info.kind == "cuda" else None,
+            memory_used_bytes=self._gpu.memory_used(),
+            gpu_utilization=self._gpu.utilization(),
             models=self._device.models,
             tasks=tuple(self._running),
         )

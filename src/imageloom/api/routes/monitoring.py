@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from imageloom.api.auth import Reader, Viewer, Writer
 from imageloom.api.context import InContext
 from imageloom.api.routing import both_slashes, errors_of
+from imageloom.api.seeing import sees_all
 from imageloom.api.shapes import (
     HealthView,
     ModelView,
@@ -21,7 +22,7 @@ from imageloom.api.shapes import (
 )
 from imageloom.core.adapters import list_adapters, retire
 from imageloom.core.models import list_models
-from imageloom.core.monitor import healthy, list_workers, queue_states
+from imageloom.core.monitor import healthy, list_workers, queue_states, watch_workers
 from imageloom.domain.errors import NoWorker
 from imageloom.task_types.registry import QUEUES
 
@@ -83,14 +84,16 @@ def monitoring_router() -> APIRouter:
             ]
         )
 
-    async def workers(context: InContext, _viewer: Viewer) -> WorkersView:
-        found = await list_workers(context.services)
-        well = sum(1 for worker in found if healthy(worker))
+    async def workers(context: InContext, viewer: Viewer) -> WorkersView:
+        found = await watch_workers(
+            context.services, tenant=None if sees_all(viewer) else viewer.tenant
+        )
+        well = sum(1 for worker, _ in found if healthy(worker))
         return WorkersView(
             healthy=well,
             unhealthy=len(found) - well,
             total=len(found),
-            workers=[worker_view(worker) for worker in found],
+            workers=[worker_view(worker, tasks=tasks) for worker, tasks in found],
         )
 
     both_slashes(

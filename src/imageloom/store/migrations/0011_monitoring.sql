@@ -18,6 +18,12 @@ create index run_live on run (status) include (tenant) where completed_at is nul
 create index run_ended on run (completed_at) include (tenant, status, started_at)
     where completed_at is not null;
 
+-- What a worker says of its device; null of one that has not said it yet.
+alter table worker
+    add column device_kind text,         -- cpu, cuda, mps
+    add column memory_used_bytes bigint,
+    add column reason text;              -- why it is unhealthy
+
 -- Notices say whose it is and of what kind, for who watches all: "id status kind tenant". As in
 -- 0008_events.sql otherwise, but that a new task is told of too, unless its run tells of itself.
 create or replace function note_task() returns trigger language plpgsql as $$

@@ -167,13 +167,22 @@ class FakeServer:
                 adapters = self.trainings.adapters.values()
                 return listing([model, *({"kind": "adapter", **each} for each in adapters)])
             case "GET", ["monitoring", "queues"]:
-                queue = {"name": "generation", "pending": 12, "running": 8, "workers": 10}
+                counts = {"pending": 12, "running": 8, "workers": 10}
+                queue = {"name": "generation", **counts, "oldest_age": 75.5}
                 return httpx.Response(200, json={"queues": [queue]})
             case "GET", ["monitoring", "workers"]:
                 worker = {
                     "id": "worker-01",
                     "status": "busy",
+                    "device_kind": "cuda",
+                    "device": "NVIDIA H100",
+                    "memory_bytes": 80_000_000_000,
+                    "memory_used_bytes": 8_000_000_000,
                     "gpu_utilization": 0.85,
+                    "models": ["imageloom-tiny"],
+                    "tasks": ["task_1"],
+                    "task_count": 3,
+                    "version": "0.1.0",
                     "last_heartbeat": "2024-01-15T10:30:00Z",
                 }
                 counts = {"healthy": 1, "unhealthy": 0, "total": 1}

@@ -441,6 +441,18 @@ def test_webhook_of_a_workflow_is_the_workflows_own(run: Run) -> None:
     assert (refused.exit_code, "--webhook-url" in refused.stderr) == (2, True)
 
 
+def test_status_shows_queues_and_workers(run: Run) -> None:
+    done = run("status")
+    assert done.stdout == (
+        "generation\t12\t8\t10\t76 s\n"
+        "worker-01\tbusy\tNVIDIA H100\t85%\t8.0 GB of 80.0 GB\t3\timageloom-tiny"
+        "\t2024-01-15 10:30:00Z\t\n"
+    )
+    told = json.loads(run("status", "--json").stdout)
+    assert [queue["name"] for queue in told["queues"]] == ["generation"]
+    assert [worker["id"] for worker in told["workers"]] == ["worker-01"]
+
+
 def test_webhooks_shows_and_changes_the_secret(run: Run) -> None:
     assert run("webhooks", "secret").stdout == "whsec_1\n"
     assert run("webhooks", "rotate").stdout == "whsec_2\n"

@@ -517,8 +517,11 @@ async def test_async_reads_and_cancels(server: FakeServer) -> None:
         task = await client.generate("a dress")
         assert (await client.cancel(task.id)).status == "cancelled"
         assert [each.id for each in await client.tasks()] == [task.id]
-        assert (await client.queues())[0].running == 8
-        assert (await client.workers())[0].gpu_utilization == 0.85
+        (queue,) = await client.queues()
+        assert (queue.running, queue.oldest_age) == (8, 75.5)
+        (worker,) = await client.workers()
+        assert (worker.gpu_utilization, worker.memory_used_bytes) == (0.85, 8_000_000_000)
+        assert (worker.device_kind, worker.tasks, worker.task_count) == ("cuda", ["task_1"], 3)
         with pytest.raises(sdk.NotFound):
             await client.task("task_none")
 

@@ -1,8 +1,8 @@
 """The command line. `app` knows every command; their work is imported when one of them runs.
 
-`imageloom generate`, `process`, `train`, `tasks`, `workflow` and `webhooks` need the base install
-only. The server's commands are declared in `server_commands.py` and done by `_server.py`, which
-may import what the base install lacks.
+`imageloom generate`, `process`, `train`, `tasks`, `workflow`, `webhooks` and `status` need the base
+install only. The server's commands are declared in `server_commands.py` and done by `_server.py`,
+which may import what the base install lacks.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from imageloom.cli import server_commands
 from imageloom.cli.demo import demo
 from imageloom.cli.generate import generate
 from imageloom.cli.process import process
+from imageloom.cli.status import status
 from imageloom.cli.tasks import tasks
 from imageloom.cli.train import train
 from imageloom.cli.webhooks import webhooks
@@ -31,6 +32,7 @@ app.command()(generate)
 app.command()(process)
 app.command()(train)
 app.command()(demo)
+app.command()(status)
 app.add_typer(tasks, name="tasks")
 app.add_typer(workflow, name="workflow")
 app.add_typer(webhooks, name="webhooks")

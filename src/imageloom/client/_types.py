@@ -107,22 +107,36 @@ class Model:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """One line of waiting tasks."""
+    """One line of waiting tasks. `oldest_age` is how many seconds the oldest of them has waited."""
 
     name: str
     pending: int = 0
     running: int = 0
     workers: int = 0
+    oldest_age: float | None = None
     raw: JSON = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One worker. `status` is idle, busy, draining or unhealthy; utilisation is 0 to 1."""
+    """One worker. `status` is idle, busy, draining or unhealthy; utilisation is 0 to 1.
+
+    `device_kind` is cpu, cuda or mps, `models` are in memory, `reason` says why it is unhealthy.
+    `tasks` are those that you may see of the `task_count` that it works at.
+    """
 
     id: str
     status: str
+    reason: str | None = None
+    device_kind: str | None = None
+    device: str = ""
+    memory_bytes: int | None = None
+    memory_used_bytes: int | None = None
     gpu_utilization: float | None = None
+    models: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    task_count: int = 0
+    version: str = ""
     last_heartbeat: datetime | None = None
     raw: JSON = field(default_factory=dict, repr=False)
 
@@ -309,6 +323,7 @@ def queue_from(raw: JSON) -> Queue:
         pending=integer(raw.get("pending")) or 0,
         running=integer(raw.get("running")) or 0,
         workers=integer(raw.get("workers")) or 0,
+        oldest_age=raw.get("oldest_age"),
         raw=raw,
     )
 
@@ -318,7 +333,16 @@ def worker_from(raw: JSON) -> Worker:
     return Worker(
         id=str(raw["id"]),
         status=str(raw.get("status") or ""),
+        reason=raw.get("reason"),
+        device_kind=raw.get("device_kind"),
+        device=str(raw.get("device") or ""),
+        memory_bytes=integer(raw.get("memory_bytes")),
+        memory_used_bytes=integer(raw.get("memory_used_bytes")),
         gpu_utilization=raw.get("gpu_utilization"),
+        models=[str(name) for name in raw.get("models") or ()],
+        tasks=[str(task) for task in raw.get("tasks") or ()],
+        task_count=integer(raw.get("task_count")) or 0,
+        version=str(raw.get("version") or ""),
         last_heartbeat=moment(raw.get("last_heartbeat")),
         raw=raw,
     )

@@ -170,6 +170,17 @@ class FakeServer:
                 counts = {"pending": 12, "running": 8, "workers": 10}
                 queue = {"name": "generation", **counts, "oldest_age": 75.5}
                 return httpx.Response(200, json={"queues": [queue]})
+            case "GET", ["monitoring", "tasks"]:
+                task = {"id": "task_1", "type": "generation", "status": "failed", "attempt": 3}
+                return listing([{**task, "error_code": "out_of_memory", "run_seconds": 9.5}])
+            case "GET", ["monitoring", "stats"]:
+                stats = {
+                    "since": "2024-01-15T09:00:00Z",
+                    "by_status": {"completed": 7, "failed": 1},
+                    "run_seconds": {"p50": 4.5, "p90": 9.5},
+                    "failures": [{"code": "out_of_memory", "count": 1}],
+                }
+                return httpx.Response(200, json=stats)
             case "GET", ["monitoring", "workers"]:
                 worker = {
                     "id": "worker-01",

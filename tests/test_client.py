@@ -533,6 +533,7 @@ def examples() -> list[doctest.DocTest]:
     finder = doctest.DocTestFinder()
     found = finder.find(imageloom.client._sync, "client")
     found += finder.find(imageloom.client._webhooks_sync, "webhooks")
+    found += finder.find(imageloom.client._monitoring_sync, "monitoring")
     return [each for each in found if each.examples]
 
 

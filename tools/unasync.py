@@ -16,6 +16,7 @@ CLIENT = Path(__file__).resolve().parents[1] / "src" / "imageloom" / "client"
 HALVES = {
     "_connection_async.py": "_connection_sync.py",
     "_common_async.py": "_common_sync.py",
+    "_monitoring_async.py": "_monitoring_sync.py",
     "_training_async.py": "_training_sync.py",
     "_webhooks_async.py": "_webhooks_sync.py",
     "_workflows_async.py": "_workflows_sync.py",
@@ -32,7 +33,7 @@ RULES = [
         (r"\bawait ", ""),
         (r"\bimport AsyncIterator, Callable\b", "import Callable, Iterator"),  # in their order
         (r"\bAsync([A-Z]\w*)", r"\1"),
-        (r"\b_(io|connection|common|training|webhooks|workflows)_async\b", r"_\1_sync"),
+        (r"\b_(io|connection|common|monitoring|training|webhooks|workflows)_async\b", r"_\1_sync"),
         (r"\b__a(enter|exit)__\b", r"__\1__"),
         (r"\baclose\b", "close"),
         (r"\ba(iter_lines|read)\b", r"\1"),
@@ -44,6 +45,10 @@ RULES = [
         (
             r"\A\"\"\"Webhooks, asynchronous; .*",
             '"""Webhooks, synchronous: the same methods as the asynchronous ones."""',
+        ),
+        (
+            r"\A\"\"\"Monitoring, asynchronous; .*",
+            '"""Monitoring, synchronous: the same methods as the asynchronous ones."""',
         ),
         (
             r"\A\"\"\"Training, asynchronous; .*",

@@ -39,6 +39,9 @@ from imageloom.client._errors import (
     WorkflowPaused,
     WorkflowTimeout,
 )
+from imageloom.client._monitoring_async import AsyncMonitoring
+from imageloom.client._monitoring_sync import Monitoring
+from imageloom.client._monitoring_types import Quantiles, Stats, TaskSummary
 from imageloom.client._retry import RetryPolicy
 from imageloom.client._sync import Client, Task
 from imageloom.client._training_async import AsyncTraining
@@ -75,6 +78,7 @@ __all__ = [
     "APIError",
     "Adapter",
     "AsyncClient",
+    "AsyncMonitoring",
     "AsyncTask",
     "AsyncTraining",
     "AsyncWebhooks",
@@ -100,23 +104,27 @@ __all__ = [
     "Loss",
     "Metrics",
     "Model",
+    "Monitoring",
     "NotFound",
     "Output",
     "Page",
     "PayloadTooLarge",
     "Preflight",
     "Preview",
+    "Quantiles",
     "Queue",
     "RateLimited",
     "Reproduction",
     "RetryPolicy",
     "Sample",
     "ServerError",
+    "Stats",
     "Step",
     "StepTask",
     "Task",
     "TaskCancelled",
     "TaskFailed",
+    "TaskSummary",
     "Training",
     "Unauthorized",
     "Unavailable",

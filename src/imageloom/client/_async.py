@@ -34,6 +34,7 @@ from imageloom.client._errors import (
     WaitTimeout,
 )
 from imageloom.client._files import Source, Told
+from imageloom.client._monitoring_async import AsyncMonitoring
 from imageloom.client._requests import (
     Loras,
     generation_body,
@@ -414,6 +415,11 @@ class AsyncClient:
     def webhooks(self) -> AsyncWebhooks:
         """The verbs about what was told by webhooks."""
         return AsyncWebhooks(self._connection)
+
+    @property
+    def monitoring(self) -> AsyncMonitoring:
+        """The verbs about what is in work and what became of it."""
+        return AsyncMonitoring(self._connection)
 
     async def train(
         self,

@@ -36,6 +36,7 @@ from imageloom.client._errors import (
     WaitTimeout,
 )
 from imageloom.client._files import Source, Told
+from imageloom.client._monitoring_sync import Monitoring
 from imageloom.client._requests import (
     Loras,
     generation_body,
@@ -416,6 +417,11 @@ class Client:
     def webhooks(self) -> Webhooks:
         """The verbs about what was told by webhooks."""
         return Webhooks(self._connection)
+
+    @property
+    def monitoring(self) -> Monitoring:
+        """The verbs about what is in work and what became of it."""
+        return Monitoring(self._connection)
 
     def train(
         self,

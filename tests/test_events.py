@@ -352,6 +352,22 @@ async def test_of_what_nobody_takes_the_oldest_is_dropped() -> None:
     assert (len(kept), kept[0].subject) == (MOST_HEARD, "task_1")
 
 
+async def test_who_watches_everything_is_let_go_where_something_may_be_missed(
+    services: Services, hearing: None
+) -> None:
+    stream = overhear(services.notices, tenant=None)
+    assert await anext(stream) is None
+    async with transaction(services.pool) as conn:
+        # The last that the listening connection asked.
+        broken = await conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where state = 'idle'"
+            " and datname = current_database() and query like 'select id from task where id = any%'"
+        )
+        assert broken.rowcount > 0
+    async with asyncio.timeout(30):
+        assert [event async for event in stream] == []
+
+
 async def test_who_watches_everything_is_let_go_when_the_process_ends(
     services: Services, tenant: httpx.AsyncClient
 ) -> None:

@@ -55,7 +55,7 @@ CHANGES: Final[dict[int | str, dict[str, Any]]] = {
         "description": "Server-sent events without ids, each of them JSON: the `id`, the `status` "
         "and the `kind` (task, training, run) of what changed. Nothing is told again, whatever "
         "`Last-Event-ID` says: read the lists once the first comment has come, and after every "
-        "reconnect",
+        "reconnect. The stream ends where something may have been missed",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     **errors_of(401, 403, 422, 503),

@@ -168,11 +168,12 @@ async def overhear(notices: Notices, *, tenant: str | None) -> AsyncIterator[Not
     """Yield what becomes of everything of a tenant, or of all where None; nothing is told again.
 
     None is a heartbeat, the first once listening began. Of a subject that changes often, or for who
-    is slow, only the newest is told. Ends where the process is about to.
+    is slow, only the newest is told. Ends where the process is about to, or where something may
+    have been missed: who looks at everything and comes again has missed nothing.
     """
     with notices.overheard(tenant) as heard:
         yield None
-        while not notices.closed:
+        while not (notices.closed or heard.gap):
             if not await _set_within(heard.news, HEARTBEAT):
                 yield None
                 continue

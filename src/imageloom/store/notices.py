@@ -47,9 +47,13 @@ class Notice:
 
 
 class Overheard:
-    """What becomes of everything of a tenant, or of all where None; of each subject the newest."""
+    """What becomes of everything of a tenant, or of all where None; of each subject the newest.
+
+    `gap` is set once something may have been missed, because the connection broke.
+    """
 
     def __init__(self, tenant: str | None) -> None:
+        self.gap = False
         self._tenant = tenant
         self._newest: dict[str, Notice] = {}
         self.news = asyncio.Event()
@@ -162,6 +166,9 @@ class Notices:
         over = await _over_among(conn, list(self._waiting))
         for subject in list(self._waiting):
             self._wake(subject, over=subject in over)
+        for heard in self._overhearing:
+            heard.gap = True
+            heard.news.set()
 
     def _wake(self, subject: str, *, over: bool) -> None:
         for waiter in self._waiting.get(subject, ()):

@@ -482,7 +482,9 @@ async def test_caller_who_leaves_is_no_fault_of_ours(
 
     with capture_logs() as logs:
         await app(scope, left, nobody_listens)
-    assert [(log["event"], log["log_level"]) for log in logs] == [("client_left", "info")]
+    assert [(log["event"], log["log_level"], log["status"]) for log in logs] == [
+        ("request", "info", 499)
+    ]
 
 
 # PostgreSQL is away

@@ -20,6 +20,7 @@ from imageloom.domain.messages import (
     Progress,
     Residents,
     Run,
+    Spent,
     Stopped,
     ToParent,
     TrainingStep,
@@ -184,10 +185,11 @@ def test_a_picture_waits_for_one_unit_of_a_training_and_is_drawn_at_a_stretch(
     with pytest.raises(HungUp):
         DeviceLoop(parent, residency).run()
     assert parent.asked_after
-    heard = [each for each in parent.heard if not isinstance(each, Residents)]
+    heard = [each for each in parent.heard if not isinstance(each, Residents | Spent)]
     keys = [getattr(each, "key", "") for each in heard]
     first, last = keys.index(DRAWING), len(keys) - 1 - keys[::-1].index(DRAWING)
-    waited = [each for each in heard[parent.asked_after : first] if isinstance(each, Progress)]
+    since = parent.heard[parent.asked_after :]
+    waited = [each for each in since[: since.index(heard[first])] if isinstance(each, Progress)]
     assert len(waited) <= 1  # each unit ends with one
     assert set(keys[first : last + 1]) == {DRAWING}
     assert sum(isinstance(each, Picture) for each in heard[first : last + 1]) == 2

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from imageloom.core.meters import Meters
 from imageloom.domain.speed import Speed
 from imageloom.domain.work import LoraUse
 from imageloom.images import Picture
@@ -269,7 +270,7 @@ def test_settings_reach_the_device_process(monkeypatch: pytest.MonkeyPatch, tmp_
     options = DeviceOptions(
         device="cpu", threads=1, log_format="json", speed=settings.speed, cache_dir=tmp_path
     )
-    command = DeviceProcess(options)._command(3)
+    command = DeviceProcess(options, Meters())._command(3)
     (told,) = [each for each in command if each.startswith("--speed=")]
     assert msgspec.json.decode(told.removeprefix("--speed="), type=Speed) == Speed(
         dtype="float16",

@@ -19,6 +19,7 @@ from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.keys import keys_router
 from imageloom.api.routes.manual import manual_router
+from imageloom.api.routes.metrics import metrics_router
 from imageloom.api.routes.monitoring import health_router, monitoring_router
 from imageloom.api.routes.overview import overview_router
 from imageloom.api.routes.pages import pages_router
@@ -29,6 +30,7 @@ from imageloom.api.routes.webhooks import described_webhooks, webhooks_router
 from imageloom.api.routes.workflows import workflows_router
 from imageloom.api.urls import BASE_PATH, Urls
 from imageloom.core.maintain import maintain
+from imageloom.core.metrics import Scraper
 from imageloom.core.services import Services
 
 
@@ -51,8 +53,8 @@ def create_app(services: Services, *, public_url: str) -> ASGIApp:
             await asyncio.wait(running)
 
     app = _routes(lifespan=lifespan, public_url=public_url)
-    app.state.context = Context(services=services, urls=urls)
-    return Edge(app, services.settings.limits)
+    app.state.context = Context(services=services, urls=urls, scraper=Scraper(services))
+    return Edge(app, services.settings.limits, services.meters)
 
 
 def describe_api() -> dict[str, Any]:
@@ -88,5 +90,6 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
     app.include_router(health_router())
     app.include_router(pages_router(public_url))
     app.include_router(manual_router())
+    app.include_router(metrics_router())
     app.webhooks.include_router(described_webhooks())
     return app

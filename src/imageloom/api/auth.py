@@ -91,5 +91,6 @@ Writer = Annotated[str, Depends(tenant_with("write"))]
 Admin = Annotated[str, Depends(tenant_with("admin"))]
 # Who may make and revoke keys: the key itself, for what it may give.
 Administrator = Annotated[ApiKey, Depends(_administrator)]
+Monitor = Annotated[str, Depends(tenant_with("monitor"))]
 # Who may look at monitoring: the key itself, for what it may see.
 Viewer = Annotated[ApiKey, Depends(_viewer)]

@@ -9,15 +9,17 @@ from fastapi import Depends, Request
 
 from imageloom.api.sign_ins import SignIns
 from imageloom.api.urls import Urls
+from imageloom.core.metrics import Scraper
 from imageloom.core.services import Services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The services of this process, the URLs that it gives out, and who sent it wrong keys."""
+    """The services of this process, its URLs and metrics, and who sent it wrong keys."""
 
     services: Services
     urls: Urls
+    scraper: Scraper
     sign_ins: SignIns = field(default_factory=SignIns)
 
 

@@ -11,6 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from imageloom.api.errors import error_response, internal_error
+from imageloom.api.requests import Request
+from imageloom.core.meters import Meters
 from imageloom.domain.errors import ImageloomError, NotFound, PayloadTooLarge
 from imageloom.settings import Limits
 
@@ -22,8 +24,9 @@ _FORM_OVERHEAD = 64 * 1024  # bytes of multipart headers around an upload
 class Edge:
     """Wraps the app. Every answer carries X-Request-Id: the caller's own, where it is harmless."""
 
-    def __init__(self, app: ASGIApp, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, meters: Meters) -> None:
         self._app = app
+        self._meters = meters
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,12 +36,21 @@ class Edge:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        request = Request(scope, self._meters)
+        try:
+            await self._serve(scope, receive, send, request)
+        finally:
+            request.ended()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, request: Request) -> None:
+        request_id = scope["state"]["request_id"]
         started = finished = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started, finished
             if message["type"] == "http.response.start":
                 started = True
+                request.answers(message["status"])
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
@@ -58,7 +70,7 @@ class Edge:
                 raise
             await error_response(exc, request_id=request_id)(scope, receive, send_with_id)
         except ClientDisconnect:
-            _log.info("client_left", request_id=request_id, path=scope["path"])
+            request.left()
         except Exception:
             _log.exception("request_failed", request_id=request_id, path=scope["path"])
             if finished:

@@ -8,6 +8,7 @@ from imageloom.core.announce import announce_progress, announce_task
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
 from imageloom.core.submit import enqueue_again
+from imageloom.core.transitions import note_claimed
 from imageloom.domain.tasks import Claim, Lost, Preview
 from imageloom.store import attempts, tasks
 from imageloom.store.pool import transaction
@@ -24,6 +25,7 @@ async def claim(services: Services, task_id: str, *, job_id: int, worker: str) -
         if task is not None:
             await attempts.begin(conn, task)
             await announce_task(conn, task)
+            note_claimed(services.meters, task)
             return Claim(task=task, attempt=task.attempt)
         stuck = await tasks.lock(conn, task_id)
         if stuck is not None and not stuck.status.terminal and stuck.job_id == job_id:

@@ -17,6 +17,7 @@ from standardwebhooks.webhooks import Webhook as Signer
 
 from imageloom.core.services import Services
 from imageloom.core.webhooks import secrets_of, shown
+from imageloom.domain.metrics import DELIVERIES, DELIVERY_TIME
 from imageloom.domain.webhooks import delay_after
 from imageloom.store import endpoints, outbox
 from imageloom.store.outbox import Attempt, Event, State
@@ -123,6 +124,9 @@ async def note(
         ours = await outbox.note_attempt(
             conn, event, made, state=state, delay=0.0 if gone else delay or 0.0, fresh=gone
         )
+    outcome = "off" if gone else "again" if state == "pending" else state
+    services.meters.count(DELIVERIES, outcome=outcome)
+    services.meters.observe(DELIVERY_TIME, seconds)
     _log.info(
         "webhook",
         id=event.id,

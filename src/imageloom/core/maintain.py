@@ -10,9 +10,10 @@ from functools import partial
 import structlog
 
 from imageloom.core.control import expire_approvals
+from imageloom.core.metrics import KEEP_COUNTS
 from imageloom.core.recover import Recovery
 from imageloom.core.services import Services
-from imageloom.store import events, files, idempotency, outbox, sessions, workers
+from imageloom.store import events, files, idempotency, metrics, outbox, sessions, workers
 from imageloom.store.pool import transaction
 
 _log = structlog.get_logger("imageloom.maintain")
@@ -38,6 +39,7 @@ async def sweep(services: Services) -> None:
         await events.delete_old(conn)
         await workers.prune(conn)
         await sessions.delete_old(conn)
+        await metrics.delete_counts(conn, age=KEEP_COUNTS)
         await outbox.delete_old(conn, age=KEEP_EVENTS)
         keys = await files.delete_expired(conn)
     if keys:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from imageloom.core.meters import Meters
 from imageloom.core.watching import Feeds
 from imageloom.settings import Settings
 from imageloom.storage.base import Storage
@@ -19,7 +20,7 @@ from imageloom.store.queue import Queue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The database, the queue, the storage and the settings of one process."""
+    """The database, the queue, the storage, the settings and the counts of one process."""
 
     settings: Settings
     pool: Pool
@@ -28,6 +29,7 @@ class Services:
     feeds: Feeds
     storage: Storage
     signer: UrlSigner
+    meters: Meters
 
 
 @asynccontextmanager
@@ -55,6 +57,7 @@ async def open_services(
                 feeds=Feeds(pool, notices),
                 storage=storage,
                 signer=UrlSigner(secret),
+                meters=Meters(),
             )
         finally:
             await storage.aclose()

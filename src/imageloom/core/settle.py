@@ -7,20 +7,15 @@ so does every step of a workflow whose turn it is when its last task ends.
 
 from __future__ import annotations
 
-from functools import partial
-
-import structlog
-
 from imageloom.core.adapters import publish_in
 from imageloom.core.advance import is_held, task_ended
 from imageloom.core.announce import announce_task
 from imageloom.core.services import Services
+from imageloom.core.transitions import note_settled, note_withdrawn
 from imageloom.domain.retry import decide
 from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
 from imageloom.store import attempts, tasks
-from imageloom.store.pool import Connection, after_commit, transaction
-
-_log = structlog.get_logger("imageloom.task")
+from imageloom.store.pool import Connection, transaction
 
 
 async def settle(
@@ -62,18 +57,8 @@ async def settle_in(
         conn, task_id, attempt=attempt, decision=decision, job_id=job_id
     )
     await attempts.end(conn, task_id, attempt, outcome=outcome, decision=decision)
-    after_commit(
-        partial(
-            _log.info,
-            "settled",
-            task_id=task_id,
-            attempt=attempt,
-            task_type=task.type,
-            outcome=type(outcome).__name__.lower(),
-            status=decision.status.value,
-            code=decision.error_detail.code if decision.error_detail else None,
-        )
-    )
+    if settled is not None:
+        note_settled(services.meters, task, settled, outcome=outcome, decision=decision)
     if settled is not None and settled.output is not None and settled.output.adapter is not None:
         lineage = settled.output.lineage or {}
         await publish_in(conn, settled, settled.output.adapter, lineage=lineage)
@@ -89,7 +74,9 @@ async def cancel_all_in(services: Services, conn: Connection, run_id: str) -> No
     The caller holds the run. Tasks that nobody has claimed have no attempt to be fenced by: they
     go in one statement, whatever their number.
     """
-    jobs = await tasks.cancel_pending_of_run(conn, run_id)
+    withdrawn = await tasks.cancel_pending_of_run(conn, run_id)
+    note_withdrawn(services.meters, withdrawn)
+    jobs = [each.job_id for each in withdrawn if each.job_id is not None]
     for task in await tasks.lock_live_of_run(conn, run_id):
         if task.job_id is not None:
             jobs.append(task.job_id)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.read import with_position
 from imageloom.core.services import Services
+from imageloom.core.transitions import note_submitted
 from imageloom.domain.ids import new_id
+from imageloom.domain.metrics import SUBMIT_TIME
 from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import NewTask, Task
 from imageloom.domain.webhooks import Webhook
@@ -37,7 +40,7 @@ async def submit(
     When this returns, the task is durable: a caller who got its id can trust it.
     Raises: IdempotencyMismatch where the key came with another body; StoreUnavailable.
     """
-    async with transaction(services.pool) as conn:
+    async with submitting(services, task_type), transaction(services.pool) as conn:
         if idempotency_use is not None:
             earlier = await _earlier(conn, tenant, idempotency_use)
             if earlier is not None:
@@ -60,6 +63,14 @@ async def submit(
         return await with_position(conn, task)
 
 
+@asynccontextmanager
+async def submitting(services: Services, task_type: str) -> AsyncIterator[None]:
+    """Measure the transaction inside, in which a task of that type is made."""
+    began = time.perf_counter()
+    yield
+    services.meters.observe(SUBMIT_TIME, time.perf_counter() - began, type=task_type)
+
+
 async def create_tasks(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     """Add tasks of one tenant, type and priority, each with its place in the queue; return them.
 
@@ -67,6 +78,7 @@ async def create_tasks(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     wait for nothing that another transaction may hold while it does the same for this tenant.
     """
     made = await tasks.insert(conn, new)
+    note_submitted(made)
     return await enqueue(conn, made)
 
 

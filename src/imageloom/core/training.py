@@ -19,7 +19,7 @@ from imageloom.core.monitor import healthy, lease
 from imageloom.core.read import with_position
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
-from imageloom.core.submit import create_tasks
+from imageloom.core.submit import create_tasks, submitting
 from imageloom.datasets import Report, inspect
 from imageloom.domain.adapters import Adapter, Loss, TrainingState
 from imageloom.domain.errors import Conflict, InvalidParams, NotFound
@@ -67,7 +67,7 @@ async def submit_training(
 
     Raises: Conflict where the name is taken and no new version is asked for; IdempotencyMismatch.
     """
-    async with transaction(services.pool) as conn:
+    async with submitting(services, spec.NAME), transaction(services.pool) as conn:
         if idempotency_use is not None:
             earlier = await earlier_use(conn, tenant, idempotency_use)
             if earlier is not None:

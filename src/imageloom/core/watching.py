@@ -62,6 +62,11 @@ class Feeds:
         self._notices = notices
         self._feeds: dict[str, _Feed] = {}
 
+    @property
+    def watchers(self) -> int:
+        """How many watch something here."""
+        return sum(len(feed.watchers) for feed in self._feeds.values())
+
     async def open(self, subject: str, *, after: int | None) -> Opening:
         """Return where a watcher begins: with what came after that event, else with the newest.
 

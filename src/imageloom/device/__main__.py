@@ -11,6 +11,7 @@ import msgspec
 import setproctitle
 
 from imageloom.device.link import Link
+from imageloom.domain.messages import Relieved
 from imageloom.domain.speed import Speed
 from imageloom.logs import configure_logs
 
@@ -42,7 +43,10 @@ def main() -> None:
     link.send(device.ready())
     # Whether gradients are kept is a matter of each thread.
     loader = ThreadPoolExecutor(1, "loader", initializer=torch.set_grad_enabled, initargs=(False,))
-    DeviceLoop(link, Residency(device, loader=loader)).run()
+    residency = Residency(
+        device, loader=loader, relieved=lambda rung: link.send(Relieved(rung=rung))
+    )
+    DeviceLoop(link, residency).run()
 
 
 main()

@@ -9,8 +9,9 @@ have their turns too, between its steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, assert_never
@@ -22,7 +23,7 @@ from imageloom.device.failures import describe_failure
 from imageloom.device.link import Link
 from imageloom.device.openers import open_units
 from imageloom.device.ticks import choose_rows, step_rows
-from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Save, Stopped
+from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Save, Spent, Stopped
 from imageloom.domain.shares import Claimant, Ration, Shares
 from imageloom.runtime.residency import Residency
 from imageloom.runtime.rows import Row
@@ -39,12 +40,13 @@ _UNOPENED: Final = 2
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Live:
-    """An admitted attempt and its work; `waiting` for what it needs from the loader."""
+    """An admitted attempt and its work; `waiting` for what it needs from the loader, since then."""
 
     run: Run
     attempt: LinkedAttempt
     units: Units | None = None
     waiting: Future[Any] | None = None
+    waiting_since: float = 0.0
     waited: int = 0
 
     @property
@@ -81,6 +83,7 @@ class DeviceLoop:
         # The long unit that is going on, and since when its tenant has not been charged for it.
         self._in_unit: _Live | None = None
         self._uncharged_since = 0.0
+        self._of_others = 0.0  # seconds of the unit that is going on
 
     def run(self) -> None:
         """Work for ever."""
@@ -127,10 +130,12 @@ class DeviceLoop:
         order = [live for live in self._order() if live is outer or _draws(live)]
         if order and order[0] is not outer:
             self._in_unit = None
+            began = time.perf_counter()
             try:
                 self._serve(order[0], [live for live in order if live is not outer])
             finally:
                 self._in_unit = outer
+                self._of_others += time.perf_counter() - began
         else:
             _note_turn(order, served=[outer])
         self._uncharged_since = self._clock()
@@ -196,19 +201,34 @@ class DeviceLoop:
     def _tick(self, lead: Drawing, order: Sequence[_Live]) -> list[_Live]:
         """Do a denoising step of the rows that are due and fit together; return whose they are."""
         drawing = [(live, live.units) for live in order if isinstance(live.units, Drawing)]
+        began = time.perf_counter()
         stepped = step_rows(lead.denoiser, choose_rows(lead, [units for _, units in drawing]))
-        served = []
-        for live, units in drawing:
-            rows = [row for row in units.rows if row in stepped]
-            if not rows:
-                continue
-            served.append(live)
+        riding = [
+            (live, units, rows)
+            for live, units in drawing
+            if (rows := [row for row in units.rows if row in stepped])
+        ]
+        served = [live for live, _, _ in riding]
+        self._tell("denoise", served, since=began, rows=len(stepped))
+        for live, units, rows in riding:
             errors = [error for row in rows if (error := stepped[row]) is not None]
             if errors:
                 self._end(live, _described(live.attempt.key, errors[0]))
             else:
-                self._attend(live, partial(_attend_rows, units, rows))
+                self._attend(live, partial(self._attend_rows, live, units, rows))
         return served
+
+    def _attend_rows(self, live: _Live, units: Drawing, rows: Sequence[Row]) -> bool:
+        """Show the rows of which there is news, finish those that are done; True at the last."""
+        for row in rows:
+            units.preview(row)
+        done = [row for row in rows if row.done]
+        if not done:
+            return False
+        began = time.perf_counter()
+        last = any(units.finish(row) for row in done)
+        self._tell("decode", [live], since=began, rows=len(done))
+        return last
 
     def _unit(self, live: _Live) -> None:
         """Do one unit of an attempt's own; the first is to open it."""
@@ -216,11 +236,53 @@ class DeviceLoop:
 
     def _step(self, live: _Live) -> bool:
         if live.units is None:
-            live.units = open_units(
-                live.run.task_type, live.run.work, live.attempt, self._residency
-            )
+            with self._told("open", live):
+                live.units = open_units(
+                    live.run.task_type, live.run.work, live.attempt, self._residency
+                )
             return False
-        return live.units.step()
+        with self._told("begin" if isinstance(live.units, Drawing) else "work", live):
+            return live.units.step()
+
+    @contextmanager
+    def _told(self, phase: str, live: _Live) -> Iterator[None]:
+        """Tell the parent how long the unit inside took, and what it had to wait for before."""
+        before, self._of_others = self._of_others, 0.0
+        began = time.perf_counter()
+        if live.waiting is not None:
+            self._tell("load", [live], since=live.waiting_since, device_seconds=0.0)
+        try:
+            yield
+        except Loading:
+            live.waiting_since = began
+            raise
+        else:
+            own = time.perf_counter() - began - self._of_others
+            self._tell(phase, [live], since=began, device_seconds=own)
+        finally:
+            self._of_others = before
+
+    def _tell(
+        self,
+        phase: str,
+        served: Sequence[_Live],
+        *,
+        since: float,
+        device_seconds: float | None = None,
+        rows: int = 0,
+    ) -> None:
+        seconds = time.perf_counter() - since
+        self._link.send(
+            Spent(
+                phase=phase,
+                task_type=served[0].run.task_type,
+                keys=tuple(live.attempt.key for live in served),
+                began=time.time() - seconds,
+                seconds=seconds,
+                device_seconds=seconds if device_seconds is None else device_seconds,
+                rows=rows,
+            )
+        )
 
     def _attend(self, live: _Live, work: Callable[[], bool]) -> None:
         """Do some work of an attempt, True where it was the last, and tell how it ended."""
@@ -278,13 +340,6 @@ def _draws(live: _Live) -> bool:
     return isinstance(live.units, Drawing) or (
         live.units is None and live.run.task_type in ROW_QUEUES
     )
-
-
-def _attend_rows(units: Drawing, rows: Sequence[Row]) -> bool:
-    """Show the rows of which there is news, and finish those that are done; True at the last."""
-    for row in rows:
-        units.preview(row)
-    return any(units.finish(row) for row in rows if row.done)
 
 
 def _note_turn(order: Sequence[_Live], *, served: Sequence[_Live]) -> None:

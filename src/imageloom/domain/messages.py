@@ -182,6 +182,29 @@ class Errored(_Message, frozen=True, kw_only=True, tag="errored"):
     param: str | None = None
 
 
+class Spent(_Message, frozen=True, kw_only=True, tag="spent"):
+    """Device to parent: what it just did, from when on (Unix time) and for which attempts.
+
+    `phase` is open, load, begin, denoise, decode, or work for the units of other kinds. `seconds`
+    are those of the clock, `device_seconds` what is left of them without the turns of others.
+    `rows` are those of a pass, whosoever; `task_type` is that of the first attempt.
+    """
+
+    phase: str
+    task_type: str
+    keys: tuple[str, ...]
+    began: float
+    seconds: float
+    device_seconds: float
+    rows: int = 0
+
+
+class Relieved(_Message, frozen=True, kw_only=True, tag="relieved"):
+    """Device to parent: memory did not suffice, and this rung of `runtime.relief` was taken."""
+
+    rung: str
+
+
 class Residents(_Message, frozen=True, kw_only=True, tag="residents"):
     """Device to parent: the models now in memory."""
 
@@ -201,6 +224,8 @@ ToParent = (
     | Done
     | Stopped
     | Errored
+    | Spent
+    | Relieved
     | Residents
 )
 

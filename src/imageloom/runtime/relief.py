@@ -38,10 +38,20 @@ T = TypeVar("T")
 class Relief:
     """How far down the ladder one model is."""
 
-    def __init__(self, model: str, *, evict: Callable[[], bool] = lambda: False) -> None:
-        """`evict` frees the memory of other models, True where there was any to free."""
+    def __init__(
+        self,
+        model: str,
+        *,
+        evict: Callable[[], bool] = lambda: False,
+        tell: Callable[[str], None] = lambda _rung: None,
+    ) -> None:
+        """`evict` frees the memory of other models, True where there was any to free.
+
+        `tell` hears of each rung that is taken.
+        """
         self._model = model
         self._evict = evict
+        self._tell = tell
         self._most_rows: dict[object, int] = {}
         self._cuts: dict[tuple[Coding, Size], int] = {}
         self.offloaded = False
@@ -119,6 +129,7 @@ class Relief:
 
     def _note(self, rung: str, **fields: object) -> None:
         _log.warning("out_of_memory", model=self._model, rung=rung, **fields)
+        self._tell(rung)
 
 
 def is_out_of_memory(exc: BaseException) -> bool:

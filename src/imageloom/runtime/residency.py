@@ -39,12 +39,20 @@ class Residency:
     Together at most `device.budget()` bytes, unless one of them alone is more.
     """
 
-    def __init__(self, device: TorchDevice, *, loader: Executor | None = None) -> None:
+    def __init__(
+        self,
+        device: TorchDevice,
+        *,
+        loader: Executor | None = None,
+        relieved: Callable[[str], None] = lambda _rung: None,
+    ) -> None:
         """With a `loader`, loading happens there, one after the other, and who asks is told to
-        come again (`Loading`); without, asking takes as long as loading.
+        come again (`Loading`); without, asking takes as long as loading. `relieved` hears of every
+        rung that is taken where memory does not suffice.
         """
         self.device = device
         self._loader = loader
+        self._relieved = relieved
         self._jobs: dict[object, Future[Any]] = {}
         self._held: Counter[Model] = Counter()
         self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
@@ -120,7 +128,7 @@ class Residency:
     def relief(self, model: Model) -> Relief:
         """Return what was done so far for a model where memory did not suffice."""
         if model not in self._reliefs:
-            self._reliefs[model] = Relief(model.name, evict=self.evict_idle)
+            self._reliefs[model] = Relief(model.name, evict=self.evict_idle, tell=self._relieved)
         return self._reliefs[model]
 
     def evict_idle(self) -> bool:

@@ -148,8 +148,19 @@ async def lock_live_of_run(conn: Connection, run_id: str) -> list[Task]:
     return [_task(row) for row in await rows.fetchall()]
 
 
-async def cancel_pending_of_run(conn: Connection, run_id: str) -> list[int]:
-    """Cancel a run's pending tasks and return their jobs, for the caller to cancel too.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawn:
+    """A task that was cancelled while it waited, and the job through which it did."""
+
+    id: str
+    type: str
+    tenant: str
+    attempt: int
+    job_id: int | None
+
+
+async def cancel_pending_of_run(conn: Connection, run_id: str) -> list[Withdrawn]:
+    """Cancel a run's pending tasks and return them, for the caller to cancel their jobs too.
 
     Not those with a webhook of their own, which have something to tell.
     """
@@ -157,10 +168,11 @@ async def cancel_pending_of_run(conn: Connection, run_id: str) -> list[int]:
         "update task set status = 'cancelled', job_id = null, completed_at = clock_timestamp()"
         " from (select id, job_id from task where run_id = %s and status = 'pending'"
         " and webhook is null for update)"
-        " as waiting where task.id = waiting.id returning waiting.job_id",
+        " as waiting where task.id = waiting.id"
+        " returning task.id, type, tenant, attempt, waiting.job_id",
         (run_id,),
     )
-    return [row["job_id"] for row in await rows.fetchall() if row["job_id"] is not None]
+    return [Withdrawn(**row) for row in await rows.fetchall()]
 
 
 async def mark_run_cleaned(conn: Connection, run_id: str) -> list[str]:

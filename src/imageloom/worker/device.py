@@ -7,14 +7,15 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import structlog
 
+from imageloom.core.meters import Meters
 from imageloom.domain.errors import DeviceLost
 from imageloom.domain.messages import (
     HEADER_SIZE,
@@ -25,9 +26,11 @@ from imageloom.domain.messages import (
     Ping,
     Pong,
     Ready,
+    Relieved,
     Residents,
     Run,
     Save,
+    Spent,
     Stopped,
     ToDevice,
     ToParent,
@@ -35,6 +38,7 @@ from imageloom.domain.messages import (
     encode_frame,
     frame_length,
 )
+from imageloom.domain.metrics import DEVICE_RESTARTS, DEVICE_TIME, RELIEF, STEP_ROWS, STEPS
 from imageloom.domain.speed import Speed
 from imageloom.worker.liveness import PING_INTERVAL, Liveness
 
@@ -71,8 +75,10 @@ class DeviceOptions:
 class DeviceProcess:
     """A device process that is replaced whenever it dies. Use `keep` in a task group."""
 
-    def __init__(self, options: DeviceOptions) -> None:
+    def __init__(self, options: DeviceOptions, meters: Meters) -> None:
         self._options = options
+        self._meters = meters
+        self._watched: dict[str, Callable[[Spent], None]] = {}
         self._ready = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -105,6 +111,7 @@ class DeviceProcess:
                 became_ready = await self._run_once()
                 delay = RESTART_DELAY if became_ready else min(delay * 2, RESTART_DELAY_LIMIT)
                 _log.warning("device_died", restart_in_s=delay)
+                self._meters.count(DEVICE_RESTARTS)
                 await asyncio.sleep(delay)
         finally:
             self.kill()
@@ -145,6 +152,15 @@ class DeviceProcess:
             return
         finally:
             self._attempts.pop(key, None)
+
+    @contextmanager
+    def watched(self, key: str, tell: Callable[[Spent], None]) -> Iterator[None]:
+        """Have `tell` hear what the device does for an attempt, inside the block."""
+        self._watched[key] = tell
+        try:
+            yield
+        finally:
+            del self._watched[key]
 
     async def save(self, key: str) -> None:
         """Ask for a checkpoint of an attempt; it comes through `run`. Raises: DeviceLost."""
@@ -227,9 +243,22 @@ class DeviceProcess:
                 self.models = models
             case Pong():
                 self._liveness.answered(message)
+            case Spent():
+                self._note(message)
+            case Relieved(rung=rung):
+                self._meters.count(RELIEF, rung=rung)
             case _:
                 if (incoming := self._attempts.get(message.key)) is not None:
                     incoming.put_nowait(message)
+
+    def _note(self, spent: Spent) -> None:
+        self._meters.count(DEVICE_TIME, max(0.0, spent.device_seconds), type=spent.task_type)
+        if spent.phase == "denoise":
+            self._meters.observe(STEPS, spent.seconds)
+            self._meters.observe(STEP_ROWS, spent.rows)
+        for key in spent.keys:
+            if (tell := self._watched.get(key)) is not None:
+                tell(spent)
 
     async def _send(self, message: ToDevice) -> None:
         if self._writer is None:

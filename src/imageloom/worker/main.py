@@ -23,7 +23,6 @@ from imageloom.core.claim import claim, hand_back
 from imageloom.core.maintain import maintain
 from imageloom.core.services import Services
 from imageloom.domain.errors import StoreUnavailable
-from imageloom.fetch import Fetcher
 from imageloom.store import workers
 from imageloom.store.pool import transaction
 from imageloom.store.workers import WorkerReport
@@ -33,6 +32,7 @@ from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
+from imageloom.worker.metrics import MeteredFetcher, counts_kept
 from imageloom.worker.room import Room
 
 _log = structlog.get_logger("imageloom.worker")
@@ -71,10 +71,13 @@ class Worker:
                 speed=settings.speed,
                 cache_dir=settings.data_dir,
                 silence=settings.device_silence,
-            )
+            ),
+            services.meters,
         )
         self._gpu = GpuMeter(None)
-        self._fetcher = Fetcher(allow=settings.fetch_allow, timeout=settings.fetch_timeout)
+        self._fetcher = MeteredFetcher(
+            settings.fetch_allow, settings.fetch_timeout, meters=services.meters
+        )
         self._draining = asyncio.Event()
         self._room = Room()
         self._running: dict[str, _Running] = {}
@@ -89,7 +92,10 @@ class Worker:
             loop.add_signal_handler(number, self.drain)
         try:
             # A background task that fails ends the process: better a restart than half a worker.
-            async with asyncio.TaskGroup() as group:
+            async with (
+                counts_kept(self._services, self.id, self._queues),
+                asyncio.TaskGroup() as group,
+            ):
                 background = [
                     group.create_task(self._device.keep(), name="device"),
                     group.create_task(maintain(self._services), name="maintain"),
@@ -187,7 +193,6 @@ class Worker:
         current = asyncio.current_task()
         if current is not None:
             self._running[task_id] = _Running(job=current, handover=handover)
-        _log.info("claimed", task_id=task_id, attempt=claimed.attempt, task_type=claimed.task.type)
         tools = AttemptTools(
             services=self._services,
             device=self._device,

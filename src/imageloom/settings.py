@@ -116,6 +116,16 @@ class Settings(BaseSettings):
     )
     fetch_timeout: float = Field(30.0, gt=0, description="total time for one fetched URL")
     drain_timeout: float = Field(10.0, gt=0, description="time for a worker to hand tasks back")
+    otlp_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("otlp_endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="an OpenTelemetry collector that takes OTLP over HTTP; without one, no traces",
+    )
+    otlp_traces_endpoint: str | None = Field(
+        None,
+        validation_alias=AliasChoices("otlp_traces_endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+        description="the same with the whole path, for traces alone",
+    )
     supervised: bool = Field(False, description="set by `serve` for its children")
     listen_fd: int | None = Field(None, description="set by `serve` for the API: its socket")
     log_format: str = Field("auto", pattern="^(auto|json|text)$")
@@ -142,6 +152,13 @@ class Settings(BaseSettings):
         }
 
     @property
+    def traces_endpoint(self) -> str | None:
+        """Where traces go, None where they are not made."""
+        if self.otlp_traces_endpoint:
+            return self.otlp_traces_endpoint
+        return f"{self.otlp_endpoint.rstrip('/')}/v1/traces" if self.otlp_endpoint else None
+
+    @property
     def webhook_key(self) -> bytes | None:
         """The bytes of `webhook_secret`."""
         return _decoded(self.webhook_secret)
@@ -157,6 +174,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 "it must be whsec_ and the base64 of 24 to 64 random bytes, such as "
                 "`imageloom webhooks rotate` prints"
+            )
+        return value
+
+    @field_validator("otlp_endpoint", "otlp_traces_endpoint")
+    @classmethod
+    def _is_web_url(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(
+                f"{value[:80]!r} must begin with http:// or https://; gRPC is not spoken"
             )
         return value
 

@@ -54,7 +54,7 @@ def create_app(services: Services, *, public_url: str) -> ASGIApp:
 
     app = _routes(lifespan=lifespan, public_url=public_url)
     app.state.context = Context(services=services, urls=urls, scraper=Scraper(services))
-    return Edge(app, services.settings.limits, services.meters)
+    return Edge(app, services.settings.limits, services.meters, services.tracing)
 
 
 def describe_api() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
+from opentelemetry.trace import SpanKind
 
 from imageloom.api.urls import Urls
 from imageloom.api.webhook_shapes import render
@@ -20,6 +21,7 @@ from imageloom.core.services import Services
 from imageloom.domain.errors import StoreUnavailable
 from imageloom.fetch import Poster, PostFailed
 from imageloom.store.outbox import SUBJECT, Event
+from imageloom.tracing import fail
 
 _log = structlog.get_logger("imageloom.webhook")
 
@@ -81,12 +83,29 @@ class Dispatcher:
             self._news.set()
 
     async def _send(self, event: Event) -> None:
+        with self._services.tracing.span(
+            "webhook",
+            parent=event.traceparent,
+            kind=SpanKind.CLIENT,
+            event_id=event.id,
+            event_type=event.type,
+            attempt=event.attempt,
+            host=event.host,
+        ) as span:
+            answer = await self._try(event)
+            if answer is not None and answer.status is not None:
+                span.set_attribute("http.response.status_code", answer.status)
+            if answer is not None and not answer.good:
+                fail(span, answer.error or "refused")
+
+    async def _try(self, event: Event) -> Answer | None:
+        """Send an event once and return what came of it; None where it is another's by now."""
         body = event.body
         if body is None:
             # Kept before it is sent: a retry says the same, whatever has happened since.
             body = await render(self._services, event, self._urls)
             if not await keep_body(self._services, event, body):
-                return
+                return None
         at, headers = await sign(self._services, event, body)
         began = time.monotonic()
         try:
@@ -95,6 +114,7 @@ class Dispatcher:
         except PostFailed as exc:
             answer = Answer(status=None, error=exc.kind)
         await note(self._services, event, answer, at=at, seconds=time.monotonic() - began)
+        return answer
 
 
 @asynccontextmanager

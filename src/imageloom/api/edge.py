@@ -15,6 +15,7 @@ from imageloom.api.requests import Request
 from imageloom.core.meters import Meters
 from imageloom.domain.errors import ImageloomError, NotFound, PayloadTooLarge
 from imageloom.settings import Limits
+from imageloom.tracing import Tracing
 
 _log = structlog.get_logger("imageloom.api")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
@@ -24,9 +25,10 @@ _FORM_OVERHEAD = 64 * 1024  # bytes of multipart headers around an upload
 class Edge:
     """Wraps the app. Every answer carries X-Request-Id: the caller's own, where it is harmless."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, meters: Meters) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits, meters: Meters, tracing: Tracing) -> None:
         self._app = app
         self._meters = meters
+        self._tracing = tracing
         self._limits = limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -37,10 +39,11 @@ class Edge:
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         request = Request(scope, self._meters)
-        try:
-            await self._serve(scope, receive, send, request)
-        finally:
-            request.ended()
+        with request.traced(self._tracing):
+            try:
+                await self._serve(scope, receive, send, request)
+            finally:
+                request.ended()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, request: Request) -> None:
         request_id = scope["state"]["request_id"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import structlog
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind
 from starlette.types import Scope
 
 from imageloom.api.urls import BASE_PATH
 from imageloom.core.meters import Meters
 from imageloom.domain.metrics import REQUEST_TIME, REQUESTS
+from imageloom.tracing import Tracing, fail
 
 _log = structlog.get_logger("imageloom.api")
 
@@ -27,6 +31,20 @@ class Request:
         self._meters = meters
         self._began = time.perf_counter()
         self._status: int | None = None
+        self._span: Span = INVALID_SPAN
+
+    @contextmanager
+    def traced(self, tracing: Tracing) -> Iterator[None]:
+        """Have a span around it, whose parent is the one that the caller named, if it did."""
+        path = self._scope["path"]
+        if not tracing.on or path.rstrip("/") in _QUIET or path.startswith("/dashboard/"):
+            yield
+            return
+        headers = dict(self._scope["headers"])
+        parent = headers.get(b"traceparent", b"").decode("latin-1") or None
+        with tracing.span(self._method(), parent=parent, kind=SpanKind.SERVER) as span:
+            self._span = span
+            yield
 
     def answers(self, status: int) -> None:
         """Note that the answer begins."""
@@ -43,6 +61,13 @@ class Request:
         """Note that the answer was sent, or that there is nobody to send it to."""
         status, route = self._status or _LEFT, self._route()
         self._meters.count(REQUESTS, method=self._method(), route=route, status=str(status))
+        self._span.update_name(f"{self._method()} {route}")
+        self._span.set_attribute("http.request.method", self._method())
+        self._span.set_attribute("http.route", route)
+        self._span.set_attribute("http.response.status_code", status)
+        self._span.set_attribute("imageloom.request_id", self._scope["state"]["request_id"])
+        if status >= 500:
+            fail(self._span, str(status))
         if route in _QUIET and status < 400:
             return
         _log.info(

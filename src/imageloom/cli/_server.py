@@ -74,7 +74,7 @@ def worker(*, data_dir: Path | None, device: str | None, queues: tuple[str, ...]
     async def work(url: str) -> None:
         await migrate(url)
         # A worker waits out a database restart: its task is worth more than an early error.
-        async with open_services(settings, url, pool_timeout=300) as services:
+        async with open_services(settings, url, pool_timeout=300, process="worker") as services:
             await Worker(services, queues=queues or ()).run()
 
     with _one_line_errors(), open_database(settings) as url:

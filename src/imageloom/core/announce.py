@@ -17,6 +17,7 @@ from imageloom.domain.workflow import Run, RunStatus
 from imageloom.store import outbox
 from imageloom.store.outbox import NewEvent
 from imageloom.store.pool import Connection
+from imageloom.tracing import traceparent
 
 _OF_TASK = {
     Status.RUNNING: Happening.STARTED,
@@ -82,6 +83,7 @@ async def _announce_task(
         resource_id=task.id,
         run_id=None,
         snapshot=snapshot,
+        part_of=task.traceparent or traceparent(),
     )
 
 
@@ -95,6 +97,7 @@ async def _announce_run(conn: Connection, run: Run, webhook: Webhook, happening:
         resource_id=run.workflow_id,
         run_id=run.id,
         snapshot={"status": run.status.value, "error": run.error},
+        part_of=traceparent(),
     )
 
 
@@ -108,6 +111,7 @@ async def _write(
     resource_id: str,
     run_id: str | None,
     snapshot: dict[str, Any],
+    part_of: str | None,
 ) -> None:
     outdated = happening.final or happening is Happening.PROGRESS
     if outdated and Happening.PROGRESS in webhook.events:
@@ -125,5 +129,6 @@ async def _write(
         endpoint=endpoint_of(tenant, webhook.url),
         host=urlsplit(webhook.url).netloc.lower(),
         snapshot=snapshot,
+        traceparent=part_of,
     )
     await outbox.add(conn, event)

@@ -16,11 +16,12 @@ from imageloom.store import secrets
 from imageloom.store.notices import Notices
 from imageloom.store.pool import Pool, open_pool, transaction
 from imageloom.store.queue import Queue
+from imageloom.tracing import Tracing, open_tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """The database, the queue, the storage, the settings and the counts of one process."""
+    """The database, the queue, the storage, the settings, counts and spans of one process."""
 
     settings: Settings
     pool: Pool
@@ -30,17 +31,23 @@ class Services:
     storage: Storage
     signer: UrlSigner
     meters: Meters
+    tracing: Tracing
 
 
 @asynccontextmanager
 async def open_services(
-    settings: Settings, database_url: str, *, pool_timeout: float
+    settings: Settings, database_url: str, *, pool_timeout: float, process: str = "api"
 ) -> AsyncIterator[Services]:
     """Yield services on a migrated database; `pool_timeout` is how long a verb waits for it.
 
+    `process` is what it is called in traces.
+
     Raises: StoreUnavailable, StorageUnavailable.
     """
-    async with open_pool(database_url, wait=pool_timeout) as pool:
+    async with (
+        open_tracing(settings.traces_endpoint, process=process) as tracing,
+        open_pool(database_url, wait=pool_timeout) as pool,
+    ):
         queue = Queue(pool_timeout=pool_timeout)
         await queue.open(pool)
         async with transaction(pool) as conn:
@@ -58,6 +65,7 @@ async def open_services(
                 storage=storage,
                 signer=UrlSigner(secret),
                 meters=Meters(),
+                tracing=tracing,
             )
         finally:
             await storage.aclose()

@@ -20,6 +20,7 @@ from imageloom.domain.webhooks import Webhook
 from imageloom.store import rounds, tasks
 from imageloom.store.pool import Connection, transaction
 from imageloom.store.queue import Queue
+from imageloom.tracing import traceparent
 
 
 async def submit(
@@ -67,7 +68,8 @@ async def submit(
 async def submitting(services: Services, task_type: str) -> AsyncIterator[None]:
     """Measure the transaction inside, in which a task of that type is made."""
     began = time.perf_counter()
-    yield
+    with services.tracing.span("submit", task_type=task_type):
+        yield
     services.meters.observe(SUBMIT_TIME, time.perf_counter() - began, type=task_type)
 
 
@@ -77,7 +79,8 @@ async def create_tasks(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     Part of the caller's transaction; a few statements whatever their number. Locks: after this,
     wait for nothing that another transaction may hold while it does the same for this tenant.
     """
-    made = await tasks.insert(conn, new)
+    around = traceparent()
+    made = await tasks.insert(conn, [replace(task, traceparent=around) for task in new])
     note_submitted(made)
     return await enqueue(conn, made)
 

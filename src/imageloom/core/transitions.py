@@ -17,6 +17,7 @@ from imageloom.domain.retry import Decision
 from imageloom.domain.tasks import Failed, Outcome, Status, Task
 from imageloom.store.pool import after_commit
 from imageloom.store.tasks import Withdrawn
+from imageloom.tracing import trace_of
 
 _log = structlog.get_logger("imageloom.task")
 
@@ -98,6 +99,8 @@ def _withdraw(meters: Meters, each: Withdrawn) -> None:
 
 
 def _say(event: str, task: Task, **fields: object) -> None:
+    if task.traceparent is not None:
+        fields["trace_id"] = trace_of(task.traceparent)  # its own, whoever cancels it
     _log.info(
         event,
         task_id=task.id,

@@ -123,6 +123,7 @@ class Task:
     `cache_base` is the part of its cache key that is known before its inputs are read.
     `reproduces` is the output that it makes again, `retries` the task that it does over.
     `previews` are of a running attempt.
+    `traceparent` is the span, as W3C says it, in which it was made.
     `queue_position` is how many tasks come before it, None where it does not wait or nobody asked.
     """
 
@@ -157,6 +158,7 @@ class Task:
     retries: str | None
     previews: tuple[Preview, ...]
     webhook: Webhook | None
+    traceparent: str | None
     queue_position: int | None = None
 
 
@@ -181,6 +183,7 @@ class NewTask:
     reproduces: OutputRef | None = None
     retries: str | None = None
     webhook: Webhook | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,13 +25,15 @@ _CLAIMING = 0x696D_7768  # "imwh": the advisory lock of who claims
 _MOST_ATTEMPTS = 200  # kept of an event that is replayed again and again
 _COLUMNS = sql.SQL(
     "id, tenant, resource, resource_id, run_id, type, url, endpoint, host, occurred_at, snapshot,"
-    " body, state, attempt, tries, due_at, attempts, ended_at"
+    " body, state, attempt, tries, due_at, attempts, ended_at, traceparent"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewEvent:
-    """What happened. `snapshot` is what the resource said then and may not say any more."""
+    """What happened. `snapshot` is what the resource said then and may not say any more.
+
+    `traceparent` is the span that it is part of."""
 
     id: str
     tenant: str
@@ -43,6 +45,7 @@ class NewEvent:
     endpoint: str
     host: str
     snapshot: dict[str, Any]
+    traceparent: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,7 @@ class Event:
     due_at: datetime
     attempts: tuple[Attempt, ...]
     ended_at: datetime | None
+    traceparent: str | None
 
 
 def webhook_from(stored: dict[str, Any] | None) -> Webhook | None:
@@ -91,8 +95,8 @@ async def add(conn: Connection, new: NewEvent) -> None:
     """Add an event that is due now, in the transaction in which it happened; notices tell of it."""
     await conn.execute(
         "with new as (insert into webhook_event"
-        " (id, tenant, resource, resource_id, run_id, type, url, endpoint, host, snapshot)"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning id)"
+        " (id, tenant, resource, resource_id, run_id, type, url, endpoint, host, snapshot,"
+        " traceparent) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) returning id)"
         " select pg_notify(%s, %s) from new",
         (
             new.id,
@@ -105,6 +109,7 @@ async def add(conn: Connection, new: NewEvent) -> None:
             new.endpoint,
             new.host,
             Jsonb(new.snapshot),
+            new.traceparent,
             CHANNEL,
             f"{SUBJECT} new",
         ),

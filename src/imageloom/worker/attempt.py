@@ -137,7 +137,8 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
         cache_base = task.cache_base if len(parts) == 1 else None
         cache_key, digests = None, {}
         if cache_base is not None or task_type.draws_rows:
-            digests = await inputs.digests([name for names in parts for name in names])
+            with services.tracing.span("fetch inputs"):
+                digests = await inputs.digests([name for names in parts for name in names])
         if cache_base is not None:
             cache_key = await key_of(cache_base, digests, model, loras=loras)
             if (found := await look_up(services, task.tenant, cache_key)) is not None:
@@ -147,11 +148,13 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
             receipts = Receipts(model, loras=loras, inputs=digests)
         drawn: list[_Drawn] = []
         for part, names in enumerate(parts):
+            with services.tracing.span("read inputs"):
+                pictures = await inputs.pictures(names, transparency=task_type.transparency)
             work = await asyncio.to_thread(
                 task_type.build_work,
                 task.params,
                 model=model,
-                inputs=await inputs.pictures(names, transparency=task_type.transparency),
+                inputs=pictures,
                 limits=services.settings.limits,
                 loras=loras,
             )
@@ -253,10 +256,13 @@ async def _keep(
     drawn = Picture(
         width=message.width, height=message.height, rgb=message.rgb, alpha=message.alpha
     )
-    finished, encoded = await asyncio.to_thread(_encode, drawn, work)
+    tracing = tools.services.tracing
+    with tracing.span("encode"):
+        finished, encoded = await asyncio.to_thread(_encode, drawn, work)
     index = span.first + message.index
     key = output_key(claim.task.id, claim.attempt, index, encoded.suffix)
-    await tools.services.storage.put(key, encoded.data, media_type=encoded.media_type)
+    with tracing.span("upload", bytes=len(encoded.data)):
+        await tools.services.storage.put(key, encoded.data, media_type=encoded.media_type)
     image = OutputImage(
         key=key,
         seed=message.seed,
@@ -285,10 +291,11 @@ async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
     task_id, attempt = claim.task.id, claim.attempt
     settled = None
     try:
-        settled = await outlast(
-            lambda: settle(tools.services, task_id, attempt=attempt, outcome=outcome),
-            within=SETTLE_TIMEOUT,
-        )
+        with tools.services.tracing.span("settle", outcome=type(outcome).__name__.lower()):
+            settled = await outlast(
+                lambda: settle(tools.services, task_id, attempt=attempt, outcome=outcome),
+                within=SETTLE_TIMEOUT,
+            )
     except StoreUnavailable:
         _log.error("settle_gave_up", task_id=task_id, attempt=attempt, after_s=SETTLE_TIMEOUT)
     if settled is None or settled.output is None:

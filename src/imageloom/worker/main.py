@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -34,6 +35,7 @@ from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
 from imageloom.worker.metrics import MeteredFetcher, counts_kept
 from imageloom.worker.room import Room
+from imageloom.worker.traces import attempt_traced
 
 _log = structlog.get_logger("imageloom.worker")
 
@@ -186,6 +188,7 @@ class Worker:
             # The job vanishes when this returns; the task needs another.
             await hand_back(self._services, task_id, job_id=job_id)
             return
+        asked_at = time.time()
         claimed = await claim(self._services, task_id, job_id=job_id, worker=self.id)
         if claimed is None:
             return
@@ -201,7 +204,8 @@ class Worker:
             room=self._room,
         )
         try:
-            await run_attempt(tools, claimed)
+            with attempt_traced(self._services.tracing, self._device, claimed, asked_at=asked_at):
+                await run_attempt(tools, claimed)
         finally:
             self._running.pop(task_id, None)
 

@@ -6,3 +6,7 @@ create unlogged table worker_metrics (
     samples jsonb not null,              -- [[metric, sample, labels, value], …]
     at timestamptz not null default now()
 );
+
+-- The span, as W3C says it, that a task or an event is part of, where traces are made.
+alter table task add column traceparent text;
+alter table webhook_event add column traceparent text;

@@ -103,6 +103,14 @@ def test_a_picture_that_does_not_fit_the_decoder_is_decoded_in_tiles(residency: 
     assert [told.get("tiles.decode") for told in tiles] == ["2", None]
 
 
+def test_each_rung_is_told() -> None:
+    told: list[str] = []
+    denoiser = drawing(Residency(choose_device("cpu", threads=1), relieved=told.append))
+    with short_of_memory(denoiser._pipeline.vae.decoder, larger_than(HALF)):
+        alone(denoiser, work())
+    assert told == ["tiles"]
+
+
 def test_tiles_that_are_still_too_large_are_cut_again(residency: Residency) -> None:
     denoiser = drawing(residency)
     with short_of_memory(denoiser._pipeline.vae.decoder, larger_than(HALF)):

@@ -1,4 +1,4 @@
-"""Traces of a real run, read as protobuf by a collector on loopback; and that logs hold together.
+"""Traces of a real run, read as protobuf by a collector on loopback; its logs and its counts.
 
 One installation whose logs are text, with a collector that also receives its webhooks.
 """
@@ -6,7 +6,9 @@ One installation whose logs are text, with a collector that also receives its we
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,8 +21,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx
+import psutil
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
@@ -90,6 +95,12 @@ def collector() -> Iterator[Collector]:
     collected = Collector()
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(picture())))
+            self.end_headers()
+            self.wfile.write(picture())
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == "/v1/traces":
@@ -367,6 +378,64 @@ def test_hostile_requests_leave_a_line_each(traced: Live) -> None:
     for line in lines:
         assert re.match(r"\S+ \[\w+ +\] \w+ +\w+=", line), line
         assert "velvet" not in line
+
+
+# Counts, whatever becomes of the worker
+
+
+def counts(live: Live, name: str, **labels: str) -> dict[str, float]:
+    """Return the numbers of a metric by the worker that tells them."""
+    answer = httpx.get(
+        f"{live.url}/metrics",
+        params={"part": "installation"},
+        headers={"Authorization": f"Bearer {live.key}"},
+        timeout=30,
+    )
+    assert answer.status_code == 200, answer.text
+    return {
+        sample.labels["worker"]: sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    }
+
+
+def test_counts_of_a_worker_that_stops_in_order_are_complete(
+    traced: Live, collector: Collector
+) -> None:
+    ended = {"name": "imageloom_tasks_ended_total", "type": "generation", "status": "completed"}
+    (worker,) = counts(traced, **ended)
+    done = 0
+    with traced.client() as client:
+        for each in client.get("/tasks", params={"page_size": 50}).json()["items"]:
+            done += each["status"] == "completed"
+        body = {
+            "prompt": "a red dress",
+            "input_image_url": f"http://127.0.0.1:{collector.port}/dress.jpg",
+            "steps": 2,
+        }
+        task = client.post("/tasks/generation", json=body).json()
+    traced.wait_task(task["id"], "completed")
+    (pid,) = traced.pids("imageloom worker")
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not psutil.pid_exists(pid), what="the end of the worker")
+    # Read more than a second after the last time: the database is asked once in it.
+    wait_for(
+        lambda: counts(traced, **ended).get(worker) == done + 1, what="its last counts", every=0.2
+    )
+    fetched = counts(traced, "imageloom_fetched_bytes_total")
+    assert fetched[worker] == len(picture())
+    assert counts(traced, "imageloom_fetches_total", outcome="fetched")[worker] == 1
+
+
+def test_device_that_dies_is_counted(traced: Live) -> None:
+    traced.wait_ready()
+    traced.kill("imageloom device")
+
+    def counted() -> bool:
+        return 1 in counts(traced, "imageloom_device_restarts_total").values()
+
+    wait_for(counted, what="a restart", every=0.2)
 
 
 def lines_of(text: str) -> list[str]:

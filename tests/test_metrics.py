@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ async def test_gauges_are_what_is_in_the_database(
         await conn.execute(
             "update task set created_at = now() - interval '90 s' where id = %s", (made[1]["id"],)
         )
-    await beat(services, WORKER)
+    await beat(services, replace(WORKER, memory_used_bytes=5_000_000_000))
     found = parsed((await monitor.get(URL)).text)
     assert value(found, "imageloom_queue_pending_tasks", queue="generation") == 2
     assert value(found, "imageloom_queue_running_tasks", queue="generation") == 1
@@ -121,6 +122,7 @@ async def test_gauges_are_what_is_in_the_database(
     assert value(found, "imageloom_workers", status="silent") == 0
     of_worker = {"worker": WORKER.id}
     assert value(found, "imageloom_worker_device_memory_bytes", **of_worker) == 80_000_000_000
+    assert value(found, "imageloom_worker_device_memory_used_bytes", **of_worker) == 5_000_000_000
     assert value(found, "imageloom_worker_device_utilization_ratio", **of_worker) == 0.85
     assert value(found, "imageloom_worker_running_tasks", **of_worker) == 1
     assert value(found, "imageloom_workflow_runs", status="running") == 0
@@ -412,7 +414,9 @@ def test_each_alert_says_what_to_do() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning")
         notes = rule["annotations"]
         assert set(notes) == {"summary", "description", "runbook"}
-        assert re.fullmatch(r"docs/operations\.md#[a-z-]+", notes["runbook"])
+        page, _, anchor = notes["runbook"].partition("#")
+        headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text("utf-8"), re.MULTILINE)
+        assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
 
 
 def test_alerts_fire_when_they_should_and_only_then() -> None:

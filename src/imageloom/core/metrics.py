@@ -127,6 +127,8 @@ def _of_workers(found: Collection[Worker]) -> Iterator[Named]:
         yield _of(metrics.WORKER_TASKS, len(worker.tasks), worker=worker.id)
         if worker.memory_bytes is not None:
             yield _of(metrics.DEVICE_MEMORY, worker.memory_bytes, worker=worker.id)
+        if worker.memory_used_bytes is not None:
+            yield _of(metrics.DEVICE_MEMORY_USED, worker.memory_used_bytes, worker=worker.id)
         if worker.gpu_utilization is not None:
             yield _of(metrics.DEVICE_UTILIZATION, worker.gpu_utilization, worker=worker.id)
 

@@ -89,6 +89,13 @@ DEVICE_MEMORY: Final = Metric(
     help="Memory of a live worker's device; of a GPU only",
     labels=("worker",),
 )
+DEVICE_MEMORY_USED: Final = Metric(
+    name="imageloom_worker_device_memory_used_bytes",
+    kind="gauge",
+    source="database",
+    help="What is used of that memory, by whomever",
+    labels=("worker",),
+)
 DEVICE_UTILIZATION: Final = Metric(
     name="imageloom_worker_device_utilization_ratio",
     kind="gauge",

@@ -23,6 +23,7 @@ from imageloom.domain.messages import (
     Stopped,
     ToDevice,
     ToParent,
+    Usage,
 )
 from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.domain.shares import Claimant, Ration, Shares
@@ -32,6 +33,7 @@ torch = pytest.importorskip("torch", reason="the worker's packages are not insta
 
 from imageloom.device import loop as loop_module  # noqa: E402  # needs torch
 from imageloom.device.loop import DeviceLoop  # noqa: E402
+from imageloom.device.metering import Bill, Meter  # noqa: E402
 from imageloom.runtime.denoiser import Denoiser, load_drawing  # noqa: E402
 from imageloom.runtime.residency import Residency  # noqa: E402
 from imageloom.runtime.torch_device import TorchDevice, choose_device  # noqa: E402
@@ -437,3 +439,49 @@ def test_a_long_task_is_not_passed_by_for_ever() -> None:
     assert Shares().order([long, short]) == ["short", "long"]
     tired = claimant("long", tenant="a", remaining=500, waited=497)
     assert Shares().order([tired, short]) == ["long", "short"]
+
+
+# What each has of the device
+
+
+def usages(sent: list[ToParent]) -> dict[str, Usage]:
+    """What each attempt had of the device, as its last message says."""
+    ended = [each for each in sent if isinstance(each, Done | Errored | Stopped)]
+    return {each.key: each.usage for each in ended if each.usage is not None}
+
+
+def test_time_is_billed_by_the_rows_and_to_the_innermost_work(resident: Residency) -> None:
+    meter, one, three = Meter(resident, clock=Ticks()), Bill(), Bill()
+    with meter.running() as outer:
+        outer |= {one: 1, three: 3}
+        with meter.running() as inner:
+            inner[one] = 1
+    assert (one.seconds, three.seconds) == (2 / 4 + 1, 2 * 3 / 4)
+
+
+def test_every_attempt_hears_what_it_had_however_it_ended(
+    resident: Residency, tmp_path: Path
+) -> None:
+    use = LoraUse(name="gone", path=str(tmp_path / "gone"), sha256="0" * 64, weight=1.0)
+    script = Script(
+        run("many", seeds=(1, 2, 3)), run("one"), run("bad", loras=(use,)), run("goes", steps=50)
+    )
+    script.on_send = lambda said: (
+        script.say(Cancel(key="goes")) if isinstance(said, Done) and said.key == "many" else None
+    )
+    had = usages(work_off(resident, script))
+    assert had["many"].seconds > had["one"].seconds > 0
+    assert had.keys() == {"many", "one", "bad", "goes"}
+    # The resident set of this process, with torch in it.
+    assert all((usage.memory_bytes or 0) > 100_000_000 for usage in had.values())
+
+
+def test_a_rung_is_told_to_whose_step_it_was(device: TorchDevice) -> None:
+    residency, bill = Residency(device), Bill()
+    meter = Meter(residency)
+    with meter.running() as shares:
+        shares[bill] = 1
+        residency.relief(TINY).offload()
+    with meter.running() as shares:
+        shares[Bill()] = 1
+    assert bill.usage.relief == ("offloaded",)

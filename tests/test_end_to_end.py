@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import httpx
@@ -30,6 +31,12 @@ def test_prompt_becomes_pictures_that_a_bare_get_downloads(live: Live) -> None:
         answer = httpx.get(image["url"])
         assert answer.headers["content-type"] == "image/jpeg"
         assert Image.open(io.BytesIO(answer.content)).size == (image["width"], image["height"])
+    with live.client() as client:
+        (attempt,) = client.get(f"/tasks/{task['id']}/attempts").json()["items"]
+    ended, began = (datetime.fromisoformat(attempt[name]) for name in ("ended_at", "started_at"))
+    assert 0 < attempt["device_seconds"] < (ended - began).total_seconds()
+    assert attempt["device_memory_bytes"] > 100_000_000  # the device's process, with torch in it
+    assert attempt["tried_next"] is None
 
 
 def pictures(live: Live, **changes: object) -> list[bytes]:

@@ -21,9 +21,10 @@ from imageloom.core.idempotency import Idempotency
 from imageloom.core.read import list_attempts
 from imageloom.core.recover import Recovery, recover_orphans, recover_silent
 from imageloom.core.services import Services, open_services
-from imageloom.core.settle import settle
+from imageloom.core.settle import note_usage, settle
 from imageloom.core.submit import submit
 from imageloom.domain.errors import Conflict
+from imageloom.domain.messages import Usage
 from imageloom.domain.retry import backoff
 from imageloom.domain.tasks import (
     Cancelled,
@@ -249,11 +250,12 @@ async def test_every_attempt_is_on_record(services: Services, task: Task) -> Non
     await settle(services, task.id, attempt=begun.attempt, outcome=DONE)
     found, total = await list_attempts(services, task.id, tenant=TENANT, page=1, page_size=3)
     assert total == 4
-    told = [(each.number, each.outcome, each.code, each.next) for each in found]
+    told = [(each.number, each.outcome, each.code, each.next, each.tried_next) for each in found]
+    alone = "alone on its device"
     assert told == [
-        (1, "failed", "device_fault", "pending"),
-        (2, "interrupted", None, "pending"),
-        (3, "lost", None, "running"),
+        (1, "failed", "device_fault", "pending", f"again after 0.5 s, {alone}"),
+        (2, "interrupted", None, "pending", f"again at once, {alone}"),
+        (3, "lost", None, "running", "again at once"),
     ]
     assert found[0].message == "the device failed"
     assert found[0].next_at is not None
@@ -265,6 +267,28 @@ async def test_every_attempt_is_on_record(services: Services, task: Task) -> Non
         "completed",
         "completed",
         None,
+    )
+
+
+async def test_what_an_attempt_had_of_its_device_is_on_record(
+    services: Services, task: Task
+) -> None:
+    usage = Usage(seconds=1.5, memory_bytes=7_000, relief=("fewer_rows", "tiles"))
+    begun = await claimed(services, task)
+    await settle(services, task.id, attempt=begun.attempt, outcome=BROKEN, usage=usage)
+    begun = await claimed(services, await read(services, task))
+    # Another ended it, as the user's cancel does, and the device's answer comes after that.
+    await settle(services, task.id, attempt=begun.attempt, outcome=LOST)
+    await note_usage(services, task.id, begun.attempt, Usage(seconds=2.5))
+    await note_usage(services, task.id, 1, Usage(seconds=9))  # was said before, and stays
+    found, _ = await list_attempts(services, task.id, tenant=TENANT, page=1, page_size=3)
+    assert [(each.device_seconds, each.device_memory_bytes) for each in found] == [
+        (1.5, 7_000),
+        (2.5, None),
+    ]
+    assert found[0].tried_next == (
+        "half of the rows in a step, the picture in tiles; then again after 0.5 s, "
+        "alone on its device"
     )
 
 

@@ -218,7 +218,11 @@ class AttemptView(BaseModel):
 
     `outcome` is completed, failed, cancelled, interrupted (handed back by a living worker) or lost,
     null while it runs. `next` is the status that the task had afterwards, `next_at` when it is
-    tried again.
+    tried again, `tried_next` what was tried, in words; null where nothing had to be.
+    `device_seconds` is its share of the device: the time of a step is divided over the pictures in
+    it. `device_memory_bytes` is the most that the device's process had meanwhile, models and the
+    pictures of others included: on CUDA what was allocated, on a CPU the resident set of the
+    process. Both are null where the attempt was lost or had no device.
     """
 
     attempt: int
@@ -230,6 +234,9 @@ class AttemptView(BaseModel):
     error: str | None
     next: str | None
     next_at: Time | None
+    tried_next: str | None
+    device_seconds: float | None
+    device_memory_bytes: int | None
 
 
 class RunView(BaseModel):
@@ -468,6 +475,9 @@ def attempt_view(attempt: Attempt) -> AttemptView:
         error=attempt.message,
         next=attempt.next,
         next_at=attempt.next_at,
+        tried_next=attempt.tried_next,
+        device_seconds=attempt.device_seconds,
+        device_memory_bytes=attempt.device_memory_bytes,
     )
 
 

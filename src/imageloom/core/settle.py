@@ -12,26 +12,48 @@ from imageloom.core.advance import is_held, task_ended
 from imageloom.core.announce import announce_task
 from imageloom.core.services import Services
 from imageloom.core.transitions import note_settled, note_withdrawn
-from imageloom.domain.retry import decide
+from imageloom.domain.messages import Usage
+from imageloom.domain.retry import decide, next_in_words
 from imageloom.domain.tasks import TRANSITIONS, Cancelled, Outcome, Status, Task
 from imageloom.store import attempts, tasks
 from imageloom.store.pool import Connection, transaction
+from imageloom.task_types.training.spec import NAME as TRAINING
 
 
 async def settle(
-    services: Services, task_id: str, *, attempt: int, outcome: Outcome
+    services: Services,
+    task_id: str,
+    *,
+    attempt: int,
+    outcome: Outcome,
+    usage: Usage | None = None,
 ) -> Task | None:
     """Record how an attempt ended and return the task as it is now.
 
+    `usage` is what the attempt had of its device, where that is known.
     None where the attempt is no longer the task's: the caller lost its lease, nothing was written.
     Raises: StoreUnavailable; then it is unknown whether it was written, and asking again is safe.
     """
     async with transaction(services.pool) as conn:
-        return await settle_in(services, conn, task_id, attempt=attempt, outcome=outcome)
+        return await settle_in(
+            services, conn, task_id, attempt=attempt, outcome=outcome, usage=usage
+        )
+
+
+async def note_usage(services: Services, task_id: str, attempt: int, usage: Usage) -> None:
+    """Record what an attempt had of its device where another ended it, such as a cancel."""
+    async with transaction(services.pool) as conn:
+        await attempts.note_usage(conn, task_id, attempt, usage)
 
 
 async def settle_in(
-    services: Services, conn: Connection, task_id: str, *, attempt: int, outcome: Outcome
+    services: Services,
+    conn: Connection,
+    task_id: str,
+    *,
+    attempt: int,
+    outcome: Outcome,
+    usage: Usage | None = None,
 ) -> Task | None:
     """Do what `settle` does inside the caller's transaction."""
     task = await tasks.lock(conn, task_id)
@@ -49,14 +71,32 @@ async def settle_in(
         # hear of it must not finish what others believe to be over.
         return None
     job_id = None
-    if decision.status is Status.PENDING and not await is_held(conn, task):
+    held = decision.status is Status.PENDING and await is_held(conn, task)
+    if decision.status is Status.PENDING and not held:
         job_id = await services.queue.enqueue_again(
             conn, queue=task.type, task_id=task_id, delay=decision.delay
         )
     settled = await tasks.write_decision(
         conn, task_id, attempt=attempt, decision=decision, job_id=job_id
     )
-    await attempts.end(conn, task_id, attempt, outcome=outcome, decision=decision)
+    # As the worker's room has it: only what was tried before is alone, and no training ever.
+    tried = task.attempt - task.interruptions - (not decision.spends_attempt)
+    tried_next = next_in_words(
+        outcome,
+        decision,
+        held=held,
+        alone=tried > 0 and task.type != TRAINING,
+        relief=() if usage is None else usage.relief,
+    )
+    await attempts.end(
+        conn,
+        task_id,
+        attempt,
+        outcome=outcome,
+        decision=decision,
+        tried_next=tried_next,
+        usage=usage,
+    )
     if settled is not None:
         note_settled(services.meters, task, settled, outcome=outcome, decision=decision)
     if settled is not None and settled.output is not None and settled.output.adapter is not None:

@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, assert_never
 
 import structlog
+from msgspec.structs import replace
 
 from imageloom.device.attempt import LinkedAttempt
 from imageloom.device.failures import describe_failure
 from imageloom.device.link import Link
+from imageloom.device.metering import Bill, Meter
 from imageloom.device.openers import open_units
 from imageloom.device.ticks import choose_rows, step_rows
 from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Save, Spent, Stopped
@@ -45,6 +47,7 @@ class _Live:
     run: Run
     attempt: LinkedAttempt
     units: Units | None = None
+    bill: Bill = field(default_factory=Bill)
     waiting: Future[Any] | None = None
     waiting_since: float = 0.0
     waited: int = 0
@@ -77,6 +80,7 @@ class DeviceLoop:
         self._link = link
         self._residency = residency
         self._clock = clock
+        self._meter = Meter(residency)
         self._live: list[_Live] = []
         self._shares = Shares()
         self._ration = Ration()
@@ -202,12 +206,14 @@ class DeviceLoop:
         """Do a denoising step of the rows that are due and fit together; return whose they are."""
         drawing = [(live, live.units) for live in order if isinstance(live.units, Drawing)]
         began = time.perf_counter()
-        stepped = step_rows(lead.denoiser, choose_rows(lead, [units for _, units in drawing]))
-        riding = [
-            (live, units, rows)
-            for live, units in drawing
-            if (rows := [row for row in units.rows if row in stepped])
-        ]
+        with self._meter.running() as shares:
+            stepped = step_rows(lead.denoiser, choose_rows(lead, [units for _, units in drawing]))
+            riding = [
+                (live, units, rows)
+                for live, units in drawing
+                if (rows := [row for row in units.rows if row in stepped])
+            ]
+            shares |= {live.bill: len(rows) for live, _, rows in riding}
         served = [live for live, _, _ in riding]
         self._tell("denoise", served, since=began, rows=len(stepped))
         for live, units, rows in riding:
@@ -286,7 +292,9 @@ class DeviceLoop:
 
     def _attend(self, live: _Live, work: Callable[[], bool]) -> None:
         """Do some work of an attempt, True where it was the last, and tell how it ended."""
-        ended = self._attended(live, work)
+        with self._meter.running() as shares:
+            shares[live.bill] = 1
+            ended = self._attended(live, work)
         if ended is not None:
             self._end(live, ended)
 
@@ -323,7 +331,7 @@ class DeviceLoop:
             live.units.close()
         live.units = None
         self._link.forget(key)
-        self._link.send(message)
+        self._link.send(replace(message, usage=live.bill.usage))
         self._residency.release(key)
         if isinstance(message, Errored):
             release_memory()

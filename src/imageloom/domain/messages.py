@@ -160,16 +160,32 @@ class Checkpoint(_Message, frozen=True, kw_only=True, tag="checkpoint"):
     planned: bool = True
 
 
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt had of its device.
+
+    `seconds` is its share: the time of a step is divided over the rows in it. `memory_bytes` is the
+    most that the device process had while the attempt had it, models and rows of others included:
+    on CUDA what torch had allocated, on a CPU the process's resident set, looked at after each
+    step. `relief` names the rungs that were taken meanwhile because memory did not suffice.
+    """
+
+    seconds: float
+    memory_bytes: int | None = None
+    relief: tuple[str, ...] = ()
+
+
 class Done(_Message, frozen=True, kw_only=True, tag="done"):
     """Device to parent: everything of this attempt was sent."""
 
     key: str
+    usage: Usage | None = None
 
 
 class Stopped(_Message, frozen=True, kw_only=True, tag="stopped"):
     """Device to parent: the attempt was dropped as asked."""
 
     key: str
+    usage: Usage | None = None
 
 
 class Errored(_Message, frozen=True, kw_only=True, tag="errored"):
@@ -180,6 +196,7 @@ class Errored(_Message, frozen=True, kw_only=True, tag="errored"):
     message: str
     retryable: bool
     param: str | None = None
+    usage: Usage | None = None
 
 
 class Spent(_Message, frozen=True, kw_only=True, tag="spent"):

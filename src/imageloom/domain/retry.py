@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -72,6 +73,49 @@ def decide(
             detail = ErrorDetail(code="worker_lost", retryable=True, attempt=attempt)
             text = f"The worker was lost in each of {spent} attempts: {reason}"
             return Decision(status=Status.FAILED, error=text, error_detail=detail)
+        case _:
+            assert_never(outcome)
+
+
+# The rungs of `runtime.relief`, as a user reads them.
+_RELIEF = {
+    "fewer_rows": "half of the rows in a step",
+    "others_evicted": "other models off the device",
+    "tiles": "the picture in tiles",
+    "offloaded": "the parts of the model in turns",
+}
+
+
+def next_in_words(
+    outcome: Outcome, decision: Decision, *, held: bool, alone: bool, relief: Sequence[str] = ()
+) -> str | None:
+    """Return what was tried after an outcome, None where nothing had to be.
+
+    `relief` was tried before it, for want of memory. `held` where the workflow is paused, `alone`
+    where the next attempt has its device to itself.
+    """
+    before = ", ".join(_RELIEF[rung] for rung in relief if rung in _RELIEF)
+    told = _next(outcome, decision, held=held, alone=alone)
+    if not before or told is None:
+        return f"{before}: that sufficed" if before else told
+    return f"{before}; then {told}"
+
+
+def _next(outcome: Outcome, decision: Decision, *, held: bool, alone: bool) -> str | None:
+    if decision.status is Status.PENDING:
+        when = f"after {decision.delay:g} s" if decision.delay else "at once"
+        if held:
+            when = "once its workflow goes on"
+        return f"again {when}{', alone on its device' if alone else ''}"
+    match outcome:
+        case Completed():
+            return None
+        case Cancelled():
+            return "none: it was cancelled"
+        case Failed(retryable=False):
+            return "none: it would fail again"
+        case Failed() | Lost() | Interrupted():
+            return "none: attempts are used up"
         case _:
             assert_never(outcome)
 

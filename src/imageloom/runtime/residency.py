@@ -58,6 +58,7 @@ class Residency:
         self._loaded: OrderedDict[Model, Loaded] = OrderedDict()
         self._reserved: dict[str, int] = {}
         self._reliefs: dict[Model, Relief] = {}
+        self._taken: list[str] = []
 
     def get(self, model: Model, load: Callable[[Model, TorchDevice], L]) -> L:
         """Return what `load` makes of the model, loading it and evicting others if need be.
@@ -128,8 +129,18 @@ class Residency:
     def relief(self, model: Model) -> Relief:
         """Return what was done so far for a model where memory did not suffice."""
         if model not in self._reliefs:
-            self._reliefs[model] = Relief(model.name, evict=self.evict_idle, tell=self._relieved)
+            self._reliefs[model] = Relief(model.name, evict=self.evict_idle, tell=self._note_rung)
         return self._reliefs[model]
+
+    def _note_rung(self, rung: str) -> None:
+        self._taken.append(rung)
+        self._relieved(rung)
+
+    def take_relief(self) -> tuple[str, ...]:
+        """Return the rungs that were taken since this was last asked."""
+        taken = tuple(self._taken)
+        del self._taken[: len(taken)]
+        return taken
 
     def evict_idle(self) -> bool:
         """Drop every model that nobody draws with; False where there is none."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import platform
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 import torch
 
@@ -33,6 +34,20 @@ class TorchDevice:
         """Return the message that says this device can work."""
         return Ready(device=self.info)
 
+    def take_peak(self) -> int | None:
+        """Return the most bytes that this process had on the device since it was last asked.
+
+        On CUDA what torch had allocated. Elsewhere nobody keeps the peak, and it is what there is
+        now: on a CPU the resident set of the process. 30 µs.
+        """
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return peak
+        if self.device.type == "mps":
+            return torch.mps.current_allocated_memory()
+        return int(_process().memory_info().rss)
+
     def budget(self) -> int:
         """Return the bytes that resident models may take: what is left is for activations."""
         if self.info.memory_bytes is None:
@@ -40,6 +55,13 @@ class TorchDevice:
 
             return int(psutil.virtual_memory().total * 0.5)
         return int(self.info.memory_bytes * 0.75)
+
+
+@cache
+def _process() -> Any:
+    import psutil
+
+    return psutil.Process()
 
 
 def release_memory() -> None:

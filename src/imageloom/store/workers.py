@@ -13,7 +13,8 @@ class WorkerReport:
     """What a worker says of itself with every heartbeat.
 
     `gpu_utilization` is 0 to 1; it and `memory_used_bytes` are None without an NVIDIA GPU. `reason`
-    says why the status is unhealthy.
+    says why the status is unhealthy. `slots` tasks that draw rows share its device, None where it
+    does not say. `lacking` are the models whose weights are not on its machine.
     """
 
     id: str
@@ -30,6 +31,8 @@ class WorkerReport:
     device_kind: str | None = None
     memory_used_bytes: int | None = None
     reason: str | None = None
+    slots: int | None = None
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +52,15 @@ async def heartbeat(conn: Connection, report: WorkerReport) -> None:
     """Add or renew a worker. One statement, so a heartbeat costs one round trip."""
     await conn.execute(
         "insert into worker (id, host, pid, version, status, queues, device, memory_bytes,"
-        " gpu_utilization, models, tasks, device_kind, memory_used_bytes, reason)"
+        " gpu_utilization, models, tasks, device_kind, memory_used_bytes, reason, slots, lacking)"
         " values (%(id)s, %(host)s, %(pid)s, %(version)s, %(status)s, %(queues)s,"
         " %(device)s, %(memory_bytes)s, %(gpu_utilization)s, %(models)s, %(tasks)s,"
-        " %(device_kind)s, %(memory_used_bytes)s, %(reason)s)"
+        " %(device_kind)s, %(memory_used_bytes)s, %(reason)s, %(slots)s, %(lacking)s)"
         " on conflict (id) do update set status = excluded.status, models = excluded.models,"
         " tasks = excluded.tasks, gpu_utilization = excluded.gpu_utilization,"
         " device = excluded.device, memory_bytes = excluded.memory_bytes,"
         " device_kind = excluded.device_kind, memory_used_bytes = excluded.memory_used_bytes,"
+        " slots = excluded.slots, lacking = excluded.lacking,"
         " reason = excluded.reason, last_heartbeat = now()",
         {
             "id": report.id,
@@ -73,6 +77,8 @@ async def heartbeat(conn: Connection, report: WorkerReport) -> None:
             "device_kind": report.device_kind,
             "memory_used_bytes": report.memory_used_bytes,
             "reason": report.reason,
+            "slots": report.slots,
+            "lacking": list(report.lacking),
         },
     )
 
@@ -97,6 +103,7 @@ async def list_all(conn: Connection, *, lease: timedelta) -> list[Worker]:
                 "queues": tuple(row["queues"]),
                 "models": tuple(row["models"]),
                 "tasks": tuple(row["tasks"]),
+                "lacking": tuple(row["lacking"]),
             }
         )
         for row in await rows.fetchall()

@@ -14,7 +14,7 @@ import structlog
 from imageloom.core.claim import note_previews, note_progress
 from imageloom.core.models import get_model
 from imageloom.core.services import Services
-from imageloom.core.settle import settle
+from imageloom.core.settle import note_usage, settle
 from imageloom.domain.errors import (
     DeviceLost,
     ImageloomError,
@@ -41,6 +41,7 @@ from imageloom.storage.keys import attempt_prefix, output_key
 from imageloom.task_types.registry import get_task_type
 from imageloom.task_types.spec import Work
 from imageloom.task_types.training.spec import NAME as TRAINING
+from imageloom.worker.account import Account
 from imageloom.worker.adapters import local_adapters
 from imageloom.worker.cache import key_of, look_up
 from imageloom.worker.device import DeviceProcess
@@ -69,6 +70,7 @@ class AttemptTools:
     fetcher: Fetcher
     handover: Handover
     room: Room
+    account: Account
 
 
 async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
@@ -100,6 +102,7 @@ async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
                 device=tools.device,
                 fetcher=tools.fetcher,
                 handover=tools.handover,
+                account=tools.account,
             )
             return Completed(output=await train(training, claim))
         async with tools.room.for_attempt(claim) as alone:
@@ -231,17 +234,19 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
                     case PictureMessage(index=index):
                         keeping = _keep(tools, claim, work, message, span)
                         storing[index] = asyncio.create_task(keeping)
-                    case Errored():
+                    case Errored(usage=usage):
                         finished = True
+                        tools.account.add(usage)
                         raise DeviceRefusedError(message)
-                    case Done():
+                    case Done(usage=usage):
                         finished = True
+                        tools.account.add(usage)
                     case _:
                         raise DeviceLost(f"the device answered {type(message).__name__}")
     finally:
         if not finished:
             # Shielded: the device must be free again whatever happens to us meanwhile.
-            await asyncio.shield(tools.device.stop(key))
+            tools.account.add(await asyncio.shield(tools.device.stop(key)))
         if storing:
             # A write goes on in its thread whatever happens to us. It has to arrive before the
             # attempt's bytes can be deleted, or it would be left behind.
@@ -293,9 +298,17 @@ async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
     try:
         with tools.services.tracing.span("settle", outcome=type(outcome).__name__.lower()):
             settled = await outlast(
-                lambda: settle(tools.services, task_id, attempt=attempt, outcome=outcome),
+                lambda: settle(
+                    tools.services,
+                    task_id,
+                    attempt=attempt,
+                    outcome=outcome,
+                    usage=tools.account.usage,
+                ),
                 within=SETTLE_TIMEOUT,
             )
+        if settled is None and tools.account.usage is not None:
+            await note_usage(tools.services, task_id, attempt, tools.account.usage)
     except StoreUnavailable:
         _log.error("settle_gave_up", task_id=task_id, attempt=attempt, after_s=SETTLE_TIMEOUT)
     if settled is None or settled.output is None:

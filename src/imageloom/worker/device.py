@@ -34,6 +34,7 @@ from imageloom.domain.messages import (
     Stopped,
     ToDevice,
     ToParent,
+    Usage,
     decode_for_parent,
     encode_frame,
     frame_length,
@@ -135,21 +136,27 @@ class DeviceProcess:
         finally:
             self._attempts.pop(message.key, None)
 
-    async def stop(self, key: str) -> None:
-        """Make the device drop an attempt; kill the process where it does not listen in time."""
+    async def stop(self, key: str) -> Usage | None:
+        """Make the device drop an attempt; kill the process where it does not listen in time.
+
+        Returns what the attempt had of the device, None where that is not known any more.
+        """
         incoming = self._attempts.setdefault(key, asyncio.Queue())
         try:
             await self._send(Cancel(key=key))
             async with asyncio.timeout(self._options.stop_timeout):
                 while True:
                     answer = await incoming.get()
-                    if answer is None or isinstance(answer, Done | Errored | Stopped):
-                        return
+                    if answer is None:
+                        return None
+                    if isinstance(answer, Done | Errored | Stopped):
+                        return answer.usage
         except TimeoutError:
             _log.warning("device_does_not_listen", key=key, after_s=self._options.stop_timeout)
             self.kill()
+            return None
         except DeviceLost:
-            return
+            return None
         finally:
             self._attempts.pop(key, None)
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import getpid
 from typing import Any
 
@@ -29,10 +29,12 @@ from imageloom.store.pool import transaction
 from imageloom.store.workers import WorkerReport
 from imageloom.task_types.registry import QUEUES, ROW_QUEUES
 from imageloom.task_types.training.spec import NAME as TRAINING
+from imageloom.worker.account import Account
 from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
+from imageloom.worker.lacking import LackingModels
 from imageloom.worker.metrics import MeteredFetcher, counts_kept
 from imageloom.worker.room import Room
 from imageloom.worker.traces import attempt_traced
@@ -77,6 +79,7 @@ class Worker:
             services.meters,
         )
         self._gpu = GpuMeter(None)
+        self._lacking = LackingModels(services.pool)
         self._fetcher = MeteredFetcher(
             settings.fetch_allow, settings.fetch_timeout, meters=services.meters
         )
@@ -202,6 +205,7 @@ class Worker:
             fetcher=self._fetcher,
             handover=handover,
             room=self._room,
+            account=Account(),
         )
         try:
             with attempt_traced(self._services.tracing, self._device, claimed, asked_at=asked_at):
@@ -217,8 +221,9 @@ class Worker:
             self._gpu = GpuMeter(self._device.info.uuid)
         while True:
             try:
+                lacking = await self._lacking.names()
                 async with transaction(self._services.pool, wait=2) as conn:
-                    await workers.heartbeat(conn, self._state())
+                    await workers.heartbeat(conn, replace(self._state(), lacking=lacking))
             except StoreUnavailable as exc:
                 _log.warning("heartbeat_not_written", error=exc.message)
             await asyncio.sleep(self._services.settings.heartbeat_interval)
@@ -246,6 +251,7 @@ class Worker:
             gpu_utilization=self._gpu.utilization(),
             models=self._device.models,
             tasks=tuple(self._running),
+            slots=self._services.settings.device_tasks,
         )
 
     async def _first(

@@ -32,6 +32,7 @@ from imageloom.runtime.digests import weights_digest
 from imageloom.runtime.training.ordinary import prompts_to_keep
 from imageloom.storage.keys import adapter_key, checkpoint_key, checkpoint_prefix, output_key
 from imageloom.task_types.training.spec import is_held_out
+from imageloom.worker.account import Account
 from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError
 from imageloom.worker.handover import Handover
@@ -54,6 +55,7 @@ class TrainingTools:
     device: DeviceProcess
     fetcher: Fetcher
     handover: Handover
+    account: Account
 
 
 async def train(tools: TrainingTools, claim: Claim) -> Output:
@@ -133,17 +135,19 @@ async def _run(
                         await ledger.add_sample(message, work.sample_prompts)
                     case Checkpoint():
                         await ledger.add_checkpoint(message)
-                    case Errored():
+                    case Errored(usage=usage):
                         finished = True
+                        tools.account.add(usage)
                         raise DeviceRefusedError(message)
-                    case Done():
+                    case Done(usage=usage):
                         finished = True
+                        tools.account.add(usage)
                     case _:
                         raise DeviceLost(f"the device answered {type(message).__name__}")
     finally:
         if not finished:
             # Shielded: the device must be free again whatever happens to us meanwhile.
-            await asyncio.shield(tools.device.stop(key))
+            tools.account.add(await asyncio.shield(tools.device.stop(key)))
 
 
 class _Speed:

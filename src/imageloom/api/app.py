@@ -15,6 +15,7 @@ from imageloom.api.context import Context
 from imageloom.api.dispatch import webhooks_sent
 from imageloom.api.edge import Edge
 from imageloom.api.errors import install_handlers
+from imageloom.api.routes.accuracy import accuracy_router
 from imageloom.api.routes.events import events_router
 from imageloom.api.routes.files import files_router
 from imageloom.api.routes.keys import keys_router
@@ -82,6 +83,7 @@ def _routes(*, lifespan: Lifespan[FastAPI] | None, public_url: str) -> FastAPI:
         files_router(),
         webhooks_router(),
         monitoring_router(),
+        accuracy_router(),
         session_router(),
         keys_router(),
         overview_router(),

@@ -53,15 +53,15 @@ def json_body(
     schema: Mapping[str, Any],
     *,
     example: Mapping[str, Any],
-    headers: Sequence[Mapping[str, Any]] = (),
+    parameters: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return what OpenAPI says of a route that reads its JSON itself and creates something.
 
-    `headers` are those that it takes beside the idempotency key.
+    `parameters` are those that it takes beside the idempotency key.
     """
     content = {"application/json": {"schema": inline_refs(schema), "example": dict(example)}}
     return {
-        "parameters": [IDEMPOTENCY_KEY, *headers],
+        "parameters": [IDEMPOTENCY_KEY, *parameters],
         "requestBody": {"required": True, "content": content},
     }
 

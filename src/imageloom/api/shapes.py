@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
 
+from imageloom.api.outlook_shapes import Change, Expected, Reason, Runnable, outlook_fields
+from imageloom.api.times import Time as Time
 from imageloom.api.urls import Urls
 from imageloom.core.workflows import WorkflowState
 from imageloom.domain.adapters import Adapter
@@ -30,7 +30,6 @@ from imageloom.store.files import File
 from imageloom.store.workers import Worker
 
 T = TypeVar("T")
-Time = Annotated[datetime, AfterValidator(lambda value: value.astimezone(UTC))]
 _LOCAL = ("folder", "file")
 _SHOWN_URL = 200  # characters: a data: URL holds a whole picture
 
@@ -191,6 +190,10 @@ class TaskView(BaseModel):
     status: str
     priority: int
     queue_position: Ahead = None
+    eta: Expected = None
+    runnable: Runnable = None
+    runnable_reason: Reason = None
+    runnable_change: Change = None
     progress: float
     created_at: Time
     started_at: Time | None = None
@@ -430,6 +433,7 @@ def task_view(task: Task, urls: Urls, *, receipts: bool = True) -> TaskView:
         status=task.status.value,
         priority=task.priority,
         queue_position=task.queue_position,
+        **outlook_fields(task),
         progress=task.progress,
         created_at=task.created_at,
         started_at=task.started_at,

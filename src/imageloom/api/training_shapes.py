@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from imageloom.api.outlook_shapes import Change, Expected, Reason, Runnable, outlook_fields
 from imageloom.api.shapes import (
     Ahead,
     ErrorDetailView,
@@ -74,6 +75,10 @@ class TrainingView(BaseModel):
     status: str
     priority: int
     queue_position: Ahead = None
+    eta: Expected = None
+    runnable: Runnable = None
+    runnable_reason: Reason = None
+    runnable_change: Change = None
     progress: float
     created_at: Time
     started_at: Time | None = None
@@ -151,6 +156,7 @@ def training_view(
         status=task.status.value,
         priority=task.priority,
         queue_position=task.queue_position,
+        **outlook_fields(task),
         progress=task.progress,
         created_at=task.created_at,
         started_at=task.started_at,
@@ -211,12 +217,17 @@ def preflight_view(report: Report, estimate: Estimate) -> PreflightView:
         ],
         buckets={f"{width}x{height}": n for (width, height), n in report.buckets.items()},
         warnings=[*report.warnings, *estimate.warnings],
-        estimate=EstimateView(
-            steps=estimate.steps,
-            minutes=estimate.minutes,
-            memory_bytes=estimate.memory_bytes,
-            based_on=estimate.based_on,
-        ),
+        estimate=estimate_view(estimate),
+    )
+
+
+def estimate_view(estimate: Estimate) -> EstimateView:
+    """Return what a training will take, as its owner sees it."""
+    return EstimateView(
+        steps=estimate.steps,
+        minutes=estimate.minutes,
+        memory_bytes=estimate.memory_bytes,
+        based_on=estimate.based_on,
     )
 
 

@@ -172,6 +172,7 @@ def _as_it_was(task: Task, event: Event) -> Task:
         completed_at=None,
         cleaned_at=None,
         queue_position=None,
+        outlook=None,
         output=None,
         error=None,
         error_detail=None,

@@ -162,6 +162,8 @@ async def _new_tasks(
                 item=item,
                 backoff_seconds=step.spec.backoff_seconds,
                 cache_base=base,
+                pace=prepared.effort.pace,
+                units=prepared.effort.units,
             )
         )
     return new

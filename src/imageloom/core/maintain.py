@@ -13,7 +13,16 @@ from imageloom.core.control import expire_approvals
 from imageloom.core.metrics import KEEP_COUNTS
 from imageloom.core.recover import Recovery
 from imageloom.core.services import Services
-from imageloom.store import events, files, idempotency, metrics, outbox, sessions, workers
+from imageloom.store import (
+    events,
+    files,
+    forecasts,
+    idempotency,
+    metrics,
+    outbox,
+    sessions,
+    workers,
+)
 from imageloom.store.pool import transaction
 
 _log = structlog.get_logger("imageloom.maintain")
@@ -33,10 +42,14 @@ async def maintain(services: Services) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """Delete expired uploads; forget old idempotency keys, events, webhooks, sessions, workers."""
+    """Delete expired uploads, and forget what is old.
+
+    These are keys of requests, events, forecasts, webhooks, sessions and workers.
+    """
     async with transaction(services.pool) as conn:
         await idempotency.delete_old(conn)
         await events.delete_old(conn)
+        await forecasts.delete_old(conn)
         await workers.prune(conn)
         await sessions.delete_old(conn)
         await metrics.delete_counts(conn, age=KEEP_COUNTS)

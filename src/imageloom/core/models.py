@@ -23,7 +23,7 @@ class Catalog:
 async def read_catalog(conn: Connection, *, tenant: str) -> Catalog:
     """Return what a tenant's requests may name; added models hide builtin ones."""
     return Catalog(
-        models=await _read_models(conn),
+        models=await read_models(conn),
         adapters={each.name: each for each in await adapters.list_newest(conn, tenant=tenant)},
     )
 
@@ -31,13 +31,13 @@ async def read_catalog(conn: Connection, *, tenant: str) -> Catalog:
 async def list_models(pool: Pool) -> tuple[Model, ...]:
     """Return every model, those that draw first."""
     async with transaction(pool) as conn:
-        return tuple((await _read_models(conn)).values())
+        return tuple((await read_models(conn)).values())
 
 
 async def get_model(pool: Pool, name: str) -> Model:
     """Return the model of that name. Raises: UnknownModel."""
     async with transaction(pool) as conn:
-        return _choose(await _read_models(conn), name)
+        return _choose(await read_models(conn), name)
 
 
 def choose_model(catalog: Catalog, name: str) -> Model:
@@ -45,7 +45,8 @@ def choose_model(catalog: Catalog, name: str) -> Model:
     return _choose(catalog.models, name)
 
 
-async def _read_models(conn: Connection) -> Mapping[str, Model]:
+async def read_models(conn: Connection) -> Mapping[str, Model]:
+    """Return every model by name, those that draw first; added ones hide builtin ones."""
     added = await models.list_added(conn)
     known = {model.name: model for model in (*BUILTIN, *added)}
     return dict(sorted(known.items(), key=lambda item: (item[1].kind != "base", item[0])))

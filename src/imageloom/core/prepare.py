@@ -10,6 +10,7 @@ from imageloom.core.models import Catalog, choose_model, read_catalog
 from imageloom.core.services import Services
 from imageloom.domain.catalog import Model
 from imageloom.domain.errors import InvalidInput, InvalidParams, UnknownModel
+from imageloom.domain.forecast import Effort
 from imageloom.domain.webhooks import Webhook
 from imageloom.fetch import check_web_url
 from imageloom.settings import Settings
@@ -22,10 +23,11 @@ from imageloom.task_types.spec import TaskType
 class Prepared:
     """What a body comes down to: the parameters that make the pictures.
 
-    And who is to be first, and who is to be told.
+    And how much work that is, who is to be first, and who is to be told.
     """
 
     params: dict[str, Any]
+    effort: Effort
     priority: int
     webhook: Webhook | None
 
@@ -54,6 +56,7 @@ def prepare(
         params["loras"] = _with_versions(params["loras"], catalog, model)
     return Prepared(
         params=params,
+        effort=task_type.effort(params, model=model),
         priority=asked.priority,
         webhook=webhook_of(asked, allow=settings.fetch_allow),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from imageloom.core.outlook import with_outlooks
 from imageloom.core.services import Services
 from imageloom.domain.errors import Conflict, Gone, NotFound
 from imageloom.domain.tasks import Output, Status, Task
@@ -20,7 +21,7 @@ async def get_task(services: Services, task_id: str, *, tenant: str) -> Task:
         found = await tasks.get(conn, task_id, tenant=tenant)
         if found is None:
             raise NotFound(f"there is no task {task_id}")
-        return await with_position(conn, found)
+        return await with_outlook(services, conn, found)
 
 
 async def get_output(services: Services, task_id: str, *, tenant: str) -> Output:
@@ -72,15 +73,17 @@ async def list_tasks(
             limit=page_size,
             offset=(page - 1) * page_size,
         )
-        return await _with_positions(conn, found), total
+        placed = await _with_positions(conn, found)
+        return await with_outlooks(services.outlooks, conn, placed), total
 
 
-async def with_position(conn: Connection, task: Task) -> Task:
-    """Return the task, where it waits with its position in the queue.
+async def with_outlook(services: Services, conn: Connection, task: Task) -> Task:
+    """Return the task with its position in the queue, and with what lies before it.
 
     Costs a query where it waits, of as many rows as come before it.
     """
-    (told,) = await _with_positions(conn, [task])
+    placed = await _with_positions(conn, [task])
+    (told,) = await with_outlooks(services.outlooks, conn, placed)
     return told
 
 

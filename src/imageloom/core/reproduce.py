@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from imageloom.core.idempotency import Idempotency
 from imageloom.core.read import get_output, get_task
 from imageloom.core.services import Services
 from imageloom.core.submit import submit
 from imageloom.domain.errors import Conflict, InvalidParams
+from imageloom.domain.forecast import Effort
 from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import Task
 from imageloom.domain.webhooks import Webhook
@@ -47,5 +50,14 @@ async def reproduce(
         inputs=task.inputs,
         reproduces=OutputRef(task_id=task_id, output=output),
         webhook=webhook,
+        effort=_effort_of_one(task),
         idempotency_use=idempotency_use,
     )
+
+
+def _effort_of_one(task: Task) -> Effort | None:
+    """Return how much work one picture of a task is, None of one from before that was noted."""
+    whole = task.effort
+    if whole is None or whole.units is None:
+        return whole
+    return replace(whole, units=whole.units / task.params["num_outputs"])

@@ -43,6 +43,7 @@ async def retry(
             retries=task.id,
             priority=task.priority,
             webhook=task.webhook,
+            effort=task.effort,
             idempotency_use=idempotency_use,
         )
     return await submit(
@@ -55,6 +56,7 @@ async def retry(
         retries=task.id,
         priority=task.priority,
         webhook=task.webhook,
+        effort=task.effort,
         idempotency_use=idempotency_use,
     )
 

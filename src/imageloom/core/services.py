@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from imageloom.core.meters import Meters
+from imageloom.core.outlook import Outlooks
 from imageloom.core.watching import Feeds
 from imageloom.settings import Settings
 from imageloom.storage.base import Storage
@@ -32,6 +33,7 @@ class Services:
     signer: UrlSigner
     meters: Meters
     tracing: Tracing
+    outlooks: Outlooks
 
 
 @asynccontextmanager
@@ -66,6 +68,7 @@ async def open_services(
                 signer=UrlSigner(secret),
                 meters=Meters(),
                 tracing=tracing,
+                outlooks=Outlooks(settings),
             )
         finally:
             await storage.aclose()

@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
-from imageloom.core.read import with_position
+from imageloom.core.outlook import note_forecast
+from imageloom.core.read import with_outlook
 from imageloom.core.services import Services
 from imageloom.core.transitions import note_submitted
+from imageloom.domain.forecast import Effort
 from imageloom.domain.ids import new_id
 from imageloom.domain.metrics import SUBMIT_TIME
 from imageloom.domain.receipts import OutputRef
@@ -34,6 +36,7 @@ async def submit(
     retries: str | None = None,
     priority: int = 0,
     webhook: Webhook | None = None,
+    effort: Effort | None = None,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending task, or the one that the idempotency key made before.
@@ -45,7 +48,7 @@ async def submit(
         if idempotency_use is not None:
             earlier = await _earlier(conn, tenant, idempotency_use)
             if earlier is not None:
-                return await with_position(conn, earlier)
+                return await with_outlook(services, conn, earlier)
         new = NewTask(
             id=new_task_id(),
             tenant=tenant,
@@ -57,11 +60,60 @@ async def submit(
             retries=retries,
             priority=priority,
             webhook=webhook,
+            pace=None if effort is None else effort.pace,
+            units=None if effort is None else effort.units,
         )
-        (task,) = await create_tasks(conn, [new])
+        task = await create_foretold(services, conn, new)
         if idempotency_use is not None:
             await remember_use(conn, tenant, idempotency_use, task.id)
-        return await with_position(conn, task)
+        return task
+
+
+async def rehearse(
+    services: Services,
+    *,
+    tenant: str,
+    task_type: str,
+    params: dict[str, Any],
+    effort: Effort,
+    priority: int = 0,
+) -> Task:
+    """Return what `submit` would, and leave nothing behind.
+
+    The task is made and taken back in one transaction: nothing else knows its place in the queue.
+    Other new tasks of the tenant wait for that, as they do for a submission.
+    """
+    new = NewTask(
+        id=new_task_id(),
+        tenant=tenant,
+        type=task_type,
+        params=params,
+        inputs={},
+        max_attempts=1,
+        priority=priority,
+        pace=effort.pace,
+        units=effort.units,
+    )
+    try:
+        async with transaction(services.pool) as conn:
+            task = await create_foretold(services, conn, new)
+            raise _TakenBackError
+    except _TakenBackError:
+        return task
+
+
+class _TakenBackError(Exception):
+    """Rolls a transaction back: what was to be told of it is not."""
+
+
+async def create_foretold(services: Services, conn: Connection, new: NewTask) -> Task:
+    """Add a task with its place in the queue, and write down when it is expected to be done."""
+    # Before the tenant's lock, which others wait for.
+    await services.outlooks.look(conn, {new.pace})
+    (task,) = await create_tasks(conn, [new])
+    told = await with_outlook(services, conn, task)
+    await note_forecast(services.outlooks, conn, told)
+    return told
 
 
 @asynccontextmanager

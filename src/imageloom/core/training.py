@@ -16,16 +16,19 @@ from imageloom.core.announce import announce_progress
 from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
 from imageloom.core.models import choose_model, get_model, read_catalog
 from imageloom.core.monitor import healthy, lease
-from imageloom.core.read import with_position
+from imageloom.core.read import with_outlook
 from imageloom.core.services import Services
 from imageloom.core.settle import settle_in
-from imageloom.core.submit import create_tasks, submitting
+from imageloom.core.submit import create_foretold, rehearse, submitting
 from imageloom.datasets import Report, inspect
 from imageloom.domain.adapters import Adapter, Loss, TrainingState
+from imageloom.domain.catalog import Model
 from imageloom.domain.errors import Conflict, InvalidParams, NotFound
+from imageloom.domain.forecast import Effort
 from imageloom.domain.ids import new_id
 from imageloom.domain.tasks import Cancelled, Claim, NewTask, Status, Task
 from imageloom.domain.webhooks import Webhook
+from imageloom.runtime.training.cost import Amount
 from imageloom.runtime.training.estimate import Device, Estimate, estimate
 from imageloom.store import adapters, tasks, training, workers
 from imageloom.store.pool import Connection, transaction
@@ -61,6 +64,7 @@ async def submit_training(
     retries: str | None = None,
     priority: int = 0,
     webhook: Webhook | None = None,
+    effort: Effort | None = None,
     idempotency_use: Idempotency | None = None,
 ) -> Task:
     """Return a new pending training, or the one that the idempotency key made before.
@@ -72,16 +76,9 @@ async def submit_training(
             earlier = await earlier_use(conn, tenant, idempotency_use)
             if earlier is not None:
                 return await _training(conn, earlier, tenant=tenant)
-        name = params["output_name"]
+        await services.outlooks.look(conn, {None if effort is None else effort.pace})
         await adapters.lock_names(conn, tenant)
-        if not params["config"]["version"] and await adapters.is_taken(
-            conn, tenant=tenant, name=name
-        ):
-            raise Conflict(
-                f"output_name: there is an adapter {name!r}, or a training of it; take another "
-                "name, or ask for a new version with config.version: true",
-                param="output_name",
-            )
+        await _check_name(conn, params, tenant=tenant)
         new = NewTask(
             id=new_id("train", now_ms=time.time_ns() // 1_000_000),
             tenant=tenant,
@@ -92,11 +89,55 @@ async def submit_training(
             retries=retries,
             priority=priority,
             webhook=webhook,
+            pace=None if effort is None else effort.pace,
+            units=None if effort is None else effort.units,
         )
-        (task,) = await create_tasks(conn, [new])
+        task = await create_foretold(services, conn, new)
         if idempotency_use is not None:
             await remember_use(conn, tenant, idempotency_use, task.id)
         return task
+
+
+async def rehearse_training(
+    services: Services,
+    *,
+    tenant: str,
+    params: dict[str, Any],
+    effort: Effort,
+    priority: int = 0,
+) -> Task:
+    """Return what `submit_training` would, and leave nothing behind. Raises: Conflict."""
+    async with transaction(services.pool) as conn:
+        await _check_name(conn, params, tenant=tenant)
+    return await rehearse(
+        services,
+        tenant=tenant,
+        task_type=spec.NAME,
+        params=params,
+        effort=effort,
+        priority=priority,
+    )
+
+
+async def effort_of(services: Services, params: dict[str, Any], report: Report | None) -> Effort:
+    """Return how much work a training is; without a report of its data set nobody knows."""
+    amount = None
+    if report is not None:
+        model = await get_model(services.pool, params["base_model"])
+        amount = _amount(report, params, model)
+    return spec.effort(params, amount)
+
+
+async def _check_name(conn: Connection, params: dict[str, Any], *, tenant: str) -> None:
+    """Refuse a name that is taken, where no new version is asked for. Raises: Conflict."""
+    name = params["output_name"]
+    if params["config"]["version"] or not await adapters.is_taken(conn, tenant=tenant, name=name):
+        return
+    raise Conflict(
+        f"output_name: there is an adapter {name!r}, or a training of it; take another "
+        "name, or ask for a new version with config.version: true",
+        param="output_name",
+    )
 
 
 async def read_training(
@@ -104,7 +145,7 @@ async def read_training(
 ) -> tuple[Task, TrainingState, Adapter | None]:
     """Return a training, how it stands, and what it published. Raises: NotFound."""
     async with transaction(services.pool) as conn:
-        task = await with_position(conn, await _training(conn, task_id, tenant=tenant))
+        task = await with_outlook(services, conn, await _training(conn, task_id, tenant=tenant))
         state = await training.get_state(conn, task_id)
         return task, state, await adapters.of_task(conn, task_id)
 
@@ -191,17 +232,18 @@ async def estimate_training(
     async with transaction(services.pool) as conn:
         paces = await training.list_paces(conn, name)
         found = await workers.list_all(conn, lease=lease(services))
-    amount = spec.amount_of(
-        [(item.caption, item.width, item.height) for item in report.items],
-        params["config"],
-        model=model,
-    )
+    amount = _amount(report, params, model)
     devices = [
         Device(name=worker.device, memory_bytes=worker.memory_bytes)
         for worker in found
         if healthy(worker) and spec.NAME in worker.queues
     ]
     return estimate(model, amount, paces=paces, devices=devices)
+
+
+def _amount(report: Report, params: dict[str, Any], model: Model) -> Amount:
+    pictures = [(item.caption, item.width, item.height) for item in report.items]
+    return spec.amount_of(pictures, params["config"], model=model)
 
 
 @asynccontextmanager

@@ -7,7 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from imageloom.domain.forecast import Effort
 from imageloom.domain.receipts import OutputRef, Receipt, Reproduction
+from imageloom.domain.runnable import Verdict
 from imageloom.domain.webhooks import Webhook
 
 
@@ -115,6 +117,30 @@ class ErrorDetail:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """When something will have happened with a probability of 0.5, and of 0.9."""
+
+    p50: datetime
+    p90: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eta:
+    """When a task will start and finish; None where it has, or where there is nothing to go by."""
+
+    start: Moments | None
+    finish: Moments | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """What lies before a task that is not over; `verdict` is None once it runs."""
+
+    eta: Eta | None
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
     """A durable request for work, as the store knows it. Times are database time, UTC.
 
@@ -124,7 +150,9 @@ class Task:
     `reproduces` is the output that it makes again, `retries` the task that it does over.
     `previews` are of a running attempt.
     `traceparent` is the span, as W3C says it, in which it was made.
-    `queue_position` is how many tasks come before it, None where it does not wait or nobody asked.
+    It is `units` of work at a `pace`, as `domain.forecast.Effort` says.
+    `queue_position` is how many tasks come before it, None where it does not wait or nobody asked,
+    as nobody may have for its `outlook`.
     """
 
     id: str
@@ -159,7 +187,15 @@ class Task:
     previews: tuple[Preview, ...]
     webhook: Webhook | None
     traceparent: str | None
+    pace: str | None = None
+    units: float | None = None
     queue_position: int | None = None
+    outlook: Outlook | None = None
+
+    @property
+    def effort(self) -> Effort | None:
+        """How much work it is; None of one from before that was noted."""
+        return None if self.pace is None else Effort(pace=self.pace, units=self.units)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +220,8 @@ class NewTask:
     retries: str | None = None
     webhook: Webhook | None = None
     traceparent: str | None = None
+    pace: str | None = None
+    units: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

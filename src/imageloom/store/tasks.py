@@ -41,7 +41,7 @@ _COLUMNS = sql.SQL(
     " worker, job_id, progress, output, error, error_detail,"
     " created_at, started_at, completed_at, cleaned_at,"
     " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces, retries,"
-    " previews, webhook, traceparent"
+    " previews, webhook, traceparent, pace, units"
 )
 
 
@@ -50,15 +50,15 @@ async def insert(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     query = sql.SQL(
         "insert into task (id, tenant, type, params, inputs, priority, max_attempts,"
         " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces,"
-        " retries, webhook, traceparent)"
+        " retries, webhook, traceparent, pace, units)"
         " select id, tenant, type, params, inputs, priority, max_attempts,"
         " workflow_id, run_id, step, step_name, item, backoff_seconds, cache_base, reproduces,"
-        " retries, webhook, traceparent from jsonb_to_recordset(%s)"
+        " retries, webhook, traceparent, pace, units from jsonb_to_recordset(%s)"
         " as new (id text, tenant text, type text, params jsonb, inputs jsonb,"
         " priority integer, max_attempts integer, workflow_id text, run_id text,"
         " step integer, step_name text, item integer, backoff_seconds double precision,"
         " cache_base text, reproduces jsonb, retries text, webhook jsonb,"
-        " traceparent text)"
+        " traceparent text, pace text, units double precision)"
         " returning {columns}"
     ).format(columns=_COLUMNS)
     rows = await conn.execute(query, (Jsonb([asdict(task) for task in new]),))

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from imageloom.domain.catalog import Kind, Model
+from imageloom.domain.forecast import Effort
 from imageloom.domain.work import LoraUse
 from imageloom.images import Format, Picture, Transparency
 from imageloom.settings import Limits
@@ -100,6 +101,10 @@ class TaskType(Protocol):
 
     def output_count(self, params: Mapping[str, Any]) -> int:
         """Return how many pictures a task with these stored parameters makes."""
+        ...
+
+    def effort(self, params: Mapping[str, Any], *, model: Model | None) -> Effort:
+        """Return how much work a task with these stored parameters is for its device."""
         ...
 
     def parts(self, params: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

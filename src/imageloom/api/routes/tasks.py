@@ -15,6 +15,7 @@ from imageloom.api.bodies import (
     refuse_query,
 )
 from imageloom.api.context import Context, InContext
+from imageloom.api.dry_run import ANSWER, DRY_RUN, dry_run_answer, wants_dry_run
 from imageloom.api.own_inputs import own_inputs
 from imageloom.api.paging import PageQuery, SpanQuery
 from imageloom.api.preference import PREFER, wait_as_preferred
@@ -34,7 +35,7 @@ from imageloom.core import read
 from imageloom.core.prepare import prepare_request, webhook_of
 from imageloom.core.reproduce import reproduce
 from imageloom.core.retry import retry
-from imageloom.core.submit import submit
+from imageloom.core.submit import rehearse, submit
 from imageloom.domain.errors import InvalidParams, NotFound
 from imageloom.domain.tasks import Status, Task
 from imageloom.store.tasks import Filter, SortField
@@ -71,20 +72,31 @@ def tasks_router() -> APIRouter:
         status_code=201,
         operation_id="create_task",
         summary="Create a task of any type",
-        responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
+        response_model=TaskView,
+        responses={201: {"links": _LINKS}, **ANSWER, **errors_of(401, 403, 413, 415, 422, 503)},
         openapi_extra=_any_type_body(),
     )
     async def create_task(
         request: Request, response: Response, context: InContext, tenant: Writer
-    ) -> TaskView:
+    ) -> TaskView | Response:
         body = await read_json_object(request)
         name = body.get("type")
         if not isinstance(name, str):
             raise InvalidParams(f"type: is required, one of {', '.join(TASK_TYPES)}", param="type")
         rest = {field: value for field, value in body.items() if field != "type"}
+        dry_run = wants_dry_run(request)
         task = await _create(
-            request, context, tenant, get_task_type(name), rest, route="tasks", sent=body
+            request,
+            context,
+            tenant,
+            get_task_type(name),
+            rest,
+            route="tasks",
+            sent=body,
+            dry_run=dry_run,
         )
+        if dry_run:
+            return dry_run_answer(task, context.urls)
         task = await wait_as_preferred(request, response, context, task)
         return task_view(task, context.urls)
 
@@ -181,7 +193,7 @@ def tasks_router() -> APIRouter:
             **errors_of(401, 403, 404, 409, 410, 413, 415, 422, 503),
         },
         openapi_extra=json_body(
-            ReproduceBody.model_json_schema(), example={"output": 0}, headers=[PREFER]
+            ReproduceBody.model_json_schema(), example={"output": 0}, parameters=[PREFER]
         ),
     )
     async def reproduce_output(
@@ -266,16 +278,29 @@ def _add_type(router: APIRouter, task_type: TaskType) -> None:
         status_code=201,
         operation_id=f"create_{name}_task",
         summary=task_type.summary,
-        responses={201: {"links": _LINKS}, **errors_of(401, 403, 413, 415, 422, 503)},
-        openapi_extra=json_body(task_type.schema(), example=task_type.example, headers=[PREFER]),
+        response_model=TaskView,
+        responses={201: {"links": _LINKS}, **ANSWER, **errors_of(401, 403, 413, 415, 422, 503)},
+        openapi_extra=json_body(
+            task_type.schema(), example=task_type.example, parameters=[PREFER, DRY_RUN]
+        ),
     )
     async def create_typed(
         request: Request, response: Response, context: InContext, tenant: Writer
-    ) -> TaskView:
+    ) -> TaskView | Response:
         body = await read_json_object(request)
+        dry_run = wants_dry_run(request)
         task = await _create(
-            request, context, tenant, task_type, body, route=f"tasks/{name}", sent=body
+            request,
+            context,
+            tenant,
+            task_type,
+            body,
+            route=f"tasks/{name}",
+            sent=body,
+            dry_run=dry_run,
         )
+        if dry_run:
+            return dry_run_answer(task, context.urls)
         task = await wait_as_preferred(request, response, context, task)
         return task_view(task, context.urls)
 
@@ -330,21 +355,33 @@ async def _create(
     *,
     route: str,
     sent: dict[str, Any],
+    dry_run: bool,
 ) -> Task:
-    """Validate a body against its task type and submit it."""
-    refuse_query(request)
+    """Validate a body against its task type and submit it, or with `dry_run` rehearse that."""
     services = context.services
     prepared = await prepare_request(services, task_type, body, tenant=tenant)
     urls = input_urls(task_type.url_fields, prepared.params)
+    inputs = await own_inputs(request, context, tenant, urls)
+    use = idempotency_use(request, route=route, body=sent)
+    if dry_run:
+        return await rehearse(
+            services,
+            tenant=tenant,
+            task_type=task_type.name,
+            params=prepared.params,
+            effort=prepared.effort,
+            priority=prepared.priority,
+        )
     return await submit(
         services,
         tenant=tenant,
         task_type=task_type.name,
         params=prepared.params,
-        inputs=await own_inputs(request, context, tenant, urls),
+        inputs=inputs,
         priority=prepared.priority,
         webhook=prepared.webhook,
-        idempotency_use=idempotency_use(request, route=route, body=sent),
+        effort=prepared.effort,
+        idempotency_use=use,
     )
 
 
@@ -367,4 +404,4 @@ def _any_type_body() -> dict[str, Any]:
             schemas.append(form)
     first = next(iter(TASK_TYPES.values()))
     example = {"type": first.name, **first.example}
-    return json_body({"oneOf": schemas}, example=example, headers=[PREFER])
+    return json_body({"oneOf": schemas}, example=example, parameters=[PREFER, DRY_RUN])

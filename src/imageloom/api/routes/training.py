@@ -15,12 +15,15 @@ from imageloom.api.bodies import (
     refuse_query,
 )
 from imageloom.api.context import Context, InContext
+from imageloom.api.dry_run import ANSWER, DRY_RUN, dry_run_answer, wants_dry_run
 from imageloom.api.preference import PREFER, wait_as_preferred
 from imageloom.api.routing import both_slashes, errors_of, json_body
 from imageloom.api.training_shapes import (
+    EstimateView,
     LossesView,
     PreflightView,
     TrainingView,
+    estimate_view,
     losses_view,
     preflight_view,
     training_view,
@@ -29,6 +32,7 @@ from imageloom.api.urls import OwnFile
 from imageloom.core import training
 from imageloom.core.files import dataset_of_tenant
 from imageloom.core.prepare import webhook_of
+from imageloom.datasets import Report
 from imageloom.domain.errors import Gone, InvalidInput, InvalidParams, NotFound
 from imageloom.fetch import check_url
 from imageloom.task_types.parsing import parse_params
@@ -61,29 +65,46 @@ def training_router() -> APIRouter:
         status_code=201,
         operation_id="create_training",
         summary="Train an adapter of a base model on a data set",
-        responses=errors_of(401, 403, 409, 413, 415, 422, 503),
+        response_model=TrainingView,
+        responses={**ANSWER, **errors_of(401, 403, 409, 413, 415, 422, 503)},
         openapi_extra=json_body(
-            TrainingParams.model_json_schema(), example=_EXAMPLE, headers=[PREFER]
+            TrainingParams.model_json_schema(), example=_EXAMPLE, parameters=[PREFER, DRY_RUN]
         ),
     )
     async def create_training(
         request: Request, response: Response, context: InContext, tenant: Writer
-    ) -> TrainingView:
-        refuse_query(request)
+    ) -> TrainingView | Response:
+        dry_run = wants_dry_run(request)
         body = await read_json_object(request)
         asked = spec.parse(body)
         params, key = await _accept(request, context, tenant, asked)
+        report = None
         if key is not None:
             # What is ours can be looked at now: no GPU second for a data set of no use.
-            await training.preflight(context.services, key, config=params["config"])
+            report = await training.preflight(context.services, key, config=params["config"])
+        effort = await training.effort_of(context.services, params, report)
+        webhook = webhook_of(asked, allow=context.services.settings.fetch_allow)
+        use = idempotency_use(request, route="training", body=body)
+        if dry_run:
+            task = await training.rehearse_training(
+                context.services,
+                tenant=tenant,
+                params=params,
+                effort=effort,
+                priority=asked.priority,
+            )
+            return dry_run_answer(
+                task, context.urls, estimate=await _estimate(context, report, params)
+            )
         task = await training.submit_training(
             context.services,
             tenant=tenant,
             params=params,
             inputs={} if key is None else {"dataset_url": key},
             priority=asked.priority,
-            webhook=webhook_of(asked, allow=context.services.settings.fetch_allow),
-            idempotency_use=idempotency_use(request, route="training", body=body),
+            webhook=webhook,
+            effort=effort,
+            idempotency_use=use,
         )
         await wait_as_preferred(request, response, context, task)
         return await _view(context, task.id, tenant)
@@ -166,6 +187,15 @@ async def _accept(
     raise InvalidInput(
         "dataset_url: is an output of a task, not a zip of pictures", param="dataset_url"
     )
+
+
+async def _estimate(
+    context: Context, report: Report | None, params: dict[str, Any]
+) -> EstimateView | None:
+    if report is None:
+        return None
+    found = await training.estimate_training(context.services, report, params=params)
+    return estimate_view(found)
 
 
 async def _view(context: Context, task_id: str, tenant: str) -> TrainingView:

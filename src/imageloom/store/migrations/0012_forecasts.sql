@@ -25,6 +25,7 @@ create table forecast (
     type text not null,
     made_at timestamptz not null default now(),
     position integer not null,
+    unit_seconds double precision,             -- of its pace, as it was known then
     start_seconds double precision not null,   -- from then on, before it is set right by the ratios
     finish_seconds double precision,           -- of earlier forecasts to what became of them
     start_p50 timestamptz not null,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.errors import InvalidParams, UnknownModel
+from imageloom.domain.forecast import Effort
 from imageloom.domain.schedulers import Scheduler, schedulers_of
 from imageloom.domain.seeds import MAX_SEED, draw_seed, picture_seed
 from imageloom.domain.work import GenerationWork, InputImage, LoraUse
@@ -21,6 +22,9 @@ from imageloom.task_types.spec import Work, input_urls
 
 # Parameters that a task keeps only where they were given.
 _LEFT_OUT: Final = ("loras", "scheduler", "preview_every")
+# In evaluations of the network, as in `runtime.training.cost`: a picture decoded, one encoded.
+_DECODED: Final = 1.5
+_ENCODED: Final = 0.7
 SIDE_STEP: Final = 8  # the VAE of every family halves the sides three times
 Side = Annotated[int, Field(ge=64, le=2048, multiple_of=SIDE_STEP)]
 Prompt = Annotated[str, StringConstraints(max_length=4000)]
@@ -155,6 +159,18 @@ class Generation:
     def output_count(self, params: Mapping[str, Any]) -> int:
         """Return how many pictures a task makes."""
         return int(params["num_outputs"])
+
+    def effort(self, params: Mapping[str, Any], *, model: Model | None) -> Effort:
+        """Return how much work it is, in evaluations of the network x megapixels."""
+        model = _base(model)
+        asked = params["width"] or model.default_size, params["height"] or model.default_size
+        width, height = drawn_size(*asked, native=model.native_size)
+        strength = params["strength"]
+        steps = params["steps"] if strength is None else max(1, int(params["steps"] * strength))
+        guided = params["guidance_scale"] > 1 and model.family != "flux"
+        beside = _DECODED if strength is None else _DECODED + _ENCODED
+        evaluations = params["num_outputs"] * (steps * (2 if guided else 1) + beside)
+        return Effort(pace=f"{self.name}/{model.name}", units=evaluations * width * height / 1e6)
 
     def parts(self, params: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
         """Return the one run that an attempt is."""

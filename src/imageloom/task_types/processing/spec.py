@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from imageloom.domain.catalog import Kind, Model
 from imageloom.domain.errors import InvalidInput, InvalidParams, UnknownModel
+from imageloom.domain.forecast import Effort
 from imageloom.domain.work import InputImage, LoraUse, ProcessingWork
 from imageloom.images import Picture, Transparency, fit_picture, resized_size
 from imageloom.settings import Limits
@@ -90,6 +91,13 @@ class Processing:
     def output_count(self, params: Mapping[str, Any]) -> int:
         """Return how many pictures a task makes: as many as it gets."""
         return len(self.parts(params))
+
+    def effort(self, params: Mapping[str, Any], *, model: Model | None) -> Effort:
+        """Return how much work it is, in pictures: how large they are shows when they are read."""
+        kind = [params["operation"], *([model.name] if model else [])]
+        if params["operation"] == "upscale":
+            kind.append(f"x{params['scale']}")
+        return Effort(pace="/".join((self.name, *kind)), units=self.output_count(params))
 
     def parts(self, params: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
         """Return one run on the device per picture."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from imageloom.domain.catalog import Model
+from imageloom.domain.forecast import Effort
 from imageloom.domain.seeds import MAX_SEED, draw_seed
 from imageloom.domain.webhooks import Resource
 from imageloom.runtime.training import cost, plan
@@ -112,6 +113,15 @@ def prepare(params: TrainingParams, *, model: Model) -> dict[str, Any]:
 def is_held_out(index: int) -> bool:
     """Whether the picture of that index is kept from training."""
     return index % HELD_OUT == HELD_OUT - 1
+
+
+def effort(params: Mapping[str, Any], amount: Amount | None) -> Effort:
+    """Return how much work a training with these stored parameters is, in evaluations x megapixels.
+
+    Only who has looked at its data set knows the `amount`.
+    """
+    units = None if amount is None else cost.evaluations(amount) * amount.pixels / 1e6
+    return Effort(pace=f"{NAME}/{params['base_model']}", units=units)
 
 
 def amount_of(

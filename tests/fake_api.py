@@ -131,6 +131,8 @@ class FakeServer:
     def _route(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/api/v1")
         match request.method, path.strip("/").split("/"):
+            case "POST", ["tasks", name] if request.url.params.get("dry_run") == "true":
+                return httpx.Response(200, json=_rehearsed(name, json.loads(request.content)))
             case "POST", ["tasks", "generation"]:
                 return self._once(request, partial(self._create, request, "generation"))
             case "POST", ["tasks", "processing"]:
@@ -311,6 +313,24 @@ class FakeServer:
         if name == "adapter":
             jpeg = httpx.Response(200, content=ADAPTER)
         return self.images.get(name, jpeg)
+
+
+def _rehearsed(name: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return what a dry run says: three are ahead, and of large models there is no worker."""
+    runs = body.get("model") != "sd-xl-base"
+    moments = {"p50": "2024-01-15T10:30:00Z", "p90": "2024-01-15T10:31:00Z"}
+    return {
+        "dry_run": True,
+        "type": name,
+        "runnable": runs,
+        "runnable_reason": None if runs else "no live worker has the weights",
+        "runnable_change": None if runs else "imageloom models pull sd-xl-base",
+        "queue_position": 3,
+        "eta": {"start": moments, "finish": None} if runs else None,
+        "units": 0.5,
+        "estimate": None,
+        "params": body,
+    }
 
 
 class FakeWebhooks:

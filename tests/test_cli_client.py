@@ -93,6 +93,23 @@ def test_generate_passes_every_option_on(run: Run, server: FakeServer, tmp_path:
     }
 
 
+def test_dry_run_says_whether_it_can_run_and_when(run: Run, server: FakeServer) -> None:
+    done = run("generate", "a dress", "--dry-run")
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert (lines["runnable"], lines["ahead"]) == ("yes", "3")
+    assert lines["starts"] == "in about 0.0 s, 9 of 10 within 0.0 s"  # long ago
+    done = run("generate", "a dress", "--dry-run", "--model", "sd-xl-base")
+    assert done.stdout == (
+        "runnable  no\n"
+        "because   no live worker has the weights\n"
+        "change    imageloom models pull sd-xl-base\n"
+        "ahead     3\n"
+    )
+    assert json.loads(run("generate", "a dress", "--dry-run", "--json").stdout)["dry_run"] is True
+    assert server.tasks == {}
+    assert run("generate", "a dress", "--dry-run", "--image", "photo.jpg").exit_code == 2
+
+
 def test_generate_json_is_one_object(run: Run) -> None:
     done = run("generate", "a dress", "--json")
     answer = json.loads(done.stdout)

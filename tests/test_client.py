@@ -15,7 +15,7 @@ import pytest
 import imageloom.client._sync
 from fake_api import BASE, JPEG, KEY, FakeServer, refusal
 from imageloom import client as sdk
-from imageloom.client import Client, ErrorDetail, Image, RetryPolicy, Task
+from imageloom.client import Client, ErrorDetail, Eta, Image, Moments, RetryPolicy, Task
 from imageloom.client._retry import delay_before_retry
 
 
@@ -497,6 +497,19 @@ def test_events_go_on_where_a_stream_broke(server: FakeServer) -> None:
     assert task.output.images[0].seed == 7
     asked = [r.headers.get("Last-Event-ID") for r in server.requests if "events" in r.url.path]
     assert asked == [None, None, "2"]
+
+
+def test_a_task_that_waits_says_what_lies_before_it(server: FakeServer) -> None:
+    task = server.client().generate("a dress")
+    assert (task.eta, task.runnable, task.runnable_change) == (None, None, None)
+    start = {"p50": "2024-01-15T10:30:00Z", "p90": "2024-01-15T10:31:00Z"}
+    task.raw |= {"eta": {"start": start, "finish": None}, "runnable": False}
+    task.raw |= {"runnable_reason": "no worker is alive", "runnable_change": "start one"}
+    moments = Moments(
+        p50=datetime(2024, 1, 15, 10, 30, tzinfo=UTC), p90=datetime(2024, 1, 15, 10, 31, tzinfo=UTC)
+    )
+    assert (task.eta, task.runnable) == (Eta(start=moments), False)
+    assert (task.runnable_reason, task.runnable_change) == ("no worker is alive", "start one")
 
 
 def test_events_of_no_task_are_an_error(server: FakeServer) -> None:

@@ -119,7 +119,7 @@ def test_what_is_told_is_in_order(seed: int) -> None:
         tuple((wait.start * draw.uniform(0.2, 5), draw.uniform(0, 30)) for _ in range(known))
         for _ in range(2)
     ]
-    pace = Pace(unit_seconds=1, beside_seconds=0, starts=pairs[0], finishes=pairs[1])
+    pace = Pace(measured=((1.0, 1.0),), beside_seconds=0, starts=pairs[0], finishes=pairs[1])
     forecast = told(wait, pace)
     start, finish = forecast.start, forecast.finish
     assert start is not None
@@ -137,3 +137,10 @@ def test_a_wait_is_set_right_by_what_became_of_waits_like_it() -> None:
     assert spread(10.0, known[27:]) == Span(
         p50=10.0, p90=10.0 * DEFAULT_P90 + DEFAULT_P90_SECONDS
     )  # too few
+
+
+def test_a_unit_costs_what_it_did_in_like_company() -> None:
+    pace = Pace(measured=((1.1, 6.0), (1.2, 6.2), (8.0, 3.0), (7.0, 3.2)), beside_seconds=0.0)
+    assert pace.unit_seconds(1) == pytest.approx(6.1)
+    assert pace.unit_seconds(8) == pytest.approx(3.1)
+    assert pace.unit_seconds(64) == pytest.approx(4.6)  # all, where none is like

@@ -25,7 +25,10 @@ from imageloom.cli._client import (
     print_json,
 )
 from imageloom.cli._display import Display, shown
+from imageloom.cli._outlook import tell_dry_run
 from imageloom.client import Image, ImageloomError, Task
+
+_WEB = ("http://", "https://", "data:")
 
 
 def generate(
@@ -72,6 +75,9 @@ def generate(
     output_format: Annotated[
         str | None, typer.Option("--format", help="jpeg, png or webp.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say whether it can run and when, and make nothing.")
+    ] = False,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Wait for the images, or only submit.")
     ] = True,
@@ -87,7 +93,31 @@ def generate(
     Ctrl-C cancels the task.
     """
     loras = _loras(lora or [])
+    if dry_run and image is not None and not image.startswith(_WEB):
+        raise typer.BadParameter("with --dry-run give a URL: nothing is uploaded", param_hint="-i")
     with failures_told(as_json=as_json), connect(context, url=url, api_key=api_key) as client:
+        if dry_run:
+            found = client.estimate(
+                prompt=prompt,
+                input_image_url=image,
+                negative_prompt=negative_prompt,
+                strength=strength,
+                num_outputs=num_outputs,
+                steps=steps,
+                guidance_scale=guidance,
+                width=width,
+                height=height,
+                seed=seed,
+                scheduler=scheduler,
+                model=model,
+                loras=[{"name": name, "weight": weight} for name, weight in loras.items()] or None,
+                determinism="exact" if exact else None,
+                preview_every=preview_every,
+                priority=priority,
+                output_format=output_format,
+            )
+            tell_dry_run(found, as_json=as_json)
+            return
         task = client.generate(
             prompt,
             image=image,

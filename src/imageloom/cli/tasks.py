@@ -20,6 +20,7 @@ from imageloom.cli._client import (
     print_page,
 )
 from imageloom.cli._display import shown
+from imageloom.cli._outlook import outlook_told
 from imageloom.cli._rows import print_rows, shown_time
 from imageloom.cli.generate import tell_files
 from imageloom.cli.train import metrics_told, tell_adapter
@@ -69,6 +70,7 @@ def show(
         facts = dict(zip(COLUMNS, _row(task), strict=True))
         if task.queue_position is not None:
             facts["ahead"] = str(task.queue_position)
+        facts |= outlook_told(task)
         if task.error:
             facts["error"] = one_line(task.error)
         if isinstance(task, Training):

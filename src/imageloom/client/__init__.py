@@ -42,6 +42,7 @@ from imageloom.client._errors import (
 from imageloom.client._monitoring_async import AsyncMonitoring
 from imageloom.client._monitoring_sync import Monitoring
 from imageloom.client._monitoring_types import Quantiles, Stats, TaskSummary
+from imageloom.client._outlook_types import DryRun
 from imageloom.client._retry import RetryPolicy
 from imageloom.client._sync import Client, Task
 from imageloom.client._training_async import AsyncTraining
@@ -57,9 +58,11 @@ from imageloom.client._training_types import (
 )
 from imageloom.client._types import (
     ErrorDetail,
+    Eta,
     File,
     Image,
     Model,
+    Moments,
     Output,
     Page,
     Preview,
@@ -93,8 +96,10 @@ __all__ = [
     "DatasetProblem",
     "Delivery",
     "DeliveryAttempt",
+    "DryRun",
     "Endpoint",
     "ErrorDetail",
+    "Eta",
     "File",
     "Forbidden",
     "Gone",
@@ -104,6 +109,7 @@ __all__ = [
     "Loss",
     "Metrics",
     "Model",
+    "Moments",
     "Monitoring",
     "NotFound",
     "Output",

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -37,6 +38,7 @@ from imageloom.client._errors import (
 )
 from imageloom.client._files import Source, Told
 from imageloom.client._monitoring_sync import Monitoring
+from imageloom.client._outlook_types import DryRun, dry_run_from
 from imageloom.client._requests import (
     Loras,
     generation_body,
@@ -75,6 +77,9 @@ from imageloom.client._webhooks_sync import Webhooks
 from imageloom.client._workflows_sync import Workflows
 
 DEFAULT_URL = "http://127.0.0.1:9000"
+
+# What was so when somebody asked for the task.
+_ASKED = ("queue_position", "eta", "runnable", "runnable_reason", "runnable_change")
 
 
 class Task(TaskData):
@@ -145,8 +150,8 @@ class Task(TaskData):
         for told in self._connection.events(task_path(self.id, "/events")):
             waits = told.get("status") == "pending"
             # Not among what is told: it was that of the moment when somebody asked.
-            place = self.raw.get("queue_position") if waits else None
-            self._take(self.raw | told | {"queue_position": place})
+            asked = {name: self.raw.get(name) if waits else None for name in _ASKED}
+            self._take(self.raw | told | asked)
             yield self
 
     def cancel(self) -> Self:
@@ -369,6 +374,22 @@ class Client:
         )
         return self._connection.call(
             "POST", "/tasks/generation", body=body, key=key, wait=wait, read=self._task
+        )
+
+    def estimate(self, task_type: str = "generation", **params: Any) -> DryRun:
+        """Return what would become of a task, making none: whether it can run, and when.
+
+        `params` are those of the request, as the API has them.
+
+        Raises: InvalidParams, `param` naming what is wrong.
+
+        >>> found = client.estimate(prompt="a red dress", num_outputs=4)
+        >>> found.runnable, found.queue_position
+        (True, 3)
+        """
+        path = f"/tasks/{quote(task_type, safe='')}"
+        return self._connection.call(
+            "POST", path, params={"dry_run": "true"}, body=given(params), read=dry_run_from
         )
 
     def process(

@@ -36,6 +36,22 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moments:
+    """When something will have happened with a probability of 0.5, and of 0.9."""
+
+    p50: datetime
+    p90: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eta:
+    """When a task will start and finish; None where it has, or with nothing to go by."""
+
+    start: Moments | None = None
+    finish: Moments | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
     """What the picture `index` may become, seen after `step` of its `steps`, while it is made."""
 
@@ -208,6 +224,29 @@ class TaskData:
         return integer(self.raw.get("queue_position"))
 
     @property
+    def eta(self) -> Eta | None:
+        """When it will start and finish; None once it is over, and with nothing to go by."""
+        return eta_from(self.raw.get("eta"))
+
+    @property
+    def runnable(self) -> bool | None:
+        """Whether a live worker can ever run a pending task; None where it is not pending."""
+        value = self.raw.get("runnable")
+        return value if isinstance(value, bool) else None
+
+    @property
+    def runnable_reason(self) -> str | None:
+        """Why no live worker can ever run it."""
+        value = self.raw.get("runnable_reason")
+        return None if value is None else str(value)
+
+    @property
+    def runnable_change(self) -> str | None:
+        """The nearest change with which one could."""
+        value = self.raw.get("runnable_change")
+        return None if value is None else str(value)
+
+    @property
     def error(self) -> str | None:
         """Why the task failed, for people."""
         value = self.raw.get("error")
@@ -377,6 +416,20 @@ def _reproduction(raw: object) -> Reproduction | None:
         largest_difference=integer(raw.get("largest_difference")),
         changed=[str(name) for name in raw.get("changed") or ()],
     )
+
+
+def eta_from(raw: Any) -> Eta | None:
+    """Return the `eta` of an answer."""
+    if not isinstance(raw, dict):
+        return None
+    return Eta(start=_moments(raw.get("start")), finish=_moments(raw.get("finish")))
+
+
+def _moments(raw: Any) -> Moments | None:
+    if not isinstance(raw, dict):
+        return None
+    p50, p90 = moment(raw.get("p50")), moment(raw.get("p90"))
+    return None if p50 is None or p90 is None else Moments(p50=p50, p90=p90)
 
 
 def integer(value: object) -> int | None:

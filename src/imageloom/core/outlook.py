@@ -64,23 +64,25 @@ class Scene:
 
     def foresee(self, task: Task) -> Wait | None:
         """Return the wait of a pending task whose position is known, by arithmetic alone."""
-        pace = self.pace_of(task)
+        pace, ahead = self.pace_of(task), task.queue_position or 0
+        company = self.company(task.type, ahead=ahead)
+        seconds = _seconds(pace, task.units, company)
         return foresee(
-            self._line(task.type),
-            ahead=task.queue_position or 0,
-            seconds=_seconds(pace, task.units),
+            self._line(task.type, company, like=seconds),
+            ahead=ahead,
+            seconds=seconds,
             beside=pace.beside_seconds if pace else 0.0,
         )
 
     def foresee_running(self, task: Task) -> Span | None:
         """Return the seconds in which a running task finishes."""
-        pace = self.pace_of(task)
-        needed = _seconds(pace, task.units)
+        pace, company = self.pace_of(task), self.company(task.type, ahead=0)
+        needed = _seconds(pace, task.units, company)
         if pace is None or needed is None:
             return None
-        line = self._line(task.type)
+        line = self._line(task.type, company, like=needed)
         others = [
-            self._left(each, line.mean or needed)
+            self._left(each, line.mean or needed, company)
             for each in self.running
             if each.queue == task.type and each.id != task.id
         ]
@@ -96,41 +98,55 @@ class Scene:
         """Return how fast tasks like this one went."""
         return None if task.pace is None else self.paces.get(task.pace)
 
-    def _line(self, queue: str) -> Line:
-        serving = [each for each in self.workers if queue in each.able.queues and each.takes]
-        mean = self._mean(queue)
+    def company(self, queue: str, *, ahead: int) -> float:
+        """Return how many tasks will share a device with one that so many others come before."""
+        serving = self._serving(queue)
+        running = sum(1 for each in self.running if each.queue == queue)
+        if not serving:
+            return 1.0
+        return max(1.0, min(_slots(queue, serving), running + ahead + 1) / len(serving))
+
+    def _serving(self, queue: str) -> list[_Serving]:
+        return [each for each in self.workers if queue in each.able.queues and each.takes]
+
+    def _line(self, queue: str, company: float, *, like: float | None) -> Line:
+        """Return a queue; where nobody was seen, who came since is `like` the one asked of."""
+        serving = self._serving(queue)
+        there = {each.queue for each in self.running} | {each.queue for each in self.waiting}
+        mean = self._mean(queue, company) if queue in there else like
         running = tuple(
-            self._left(each, mean or 0.0) for each in self.running if each.queue == queue
+            self._left(each, mean or 0.0, company) for each in self.running if each.queue == queue
         )
         return Line(
-            slots=sum(each.slots if queue in ROW_QUEUES else 1 for each in serving),
+            slots=_slots(queue, serving),
             devices=len(serving),
             share=self._share(queue, serving),
             running=running,
             mean=mean,
         )
 
-    def _mean(self, queue: str) -> float | None:
+    def _mean(self, queue: str, company: float) -> float | None:
         """Return the device seconds that a waiting task of a queue needs on average."""
         seconds, count = 0.0, 0
         for each in self.waiting:
             pace = None if each.pace is None else self.paces.get(each.pace)
             if each.queue == queue and pace is not None and each.measured:
-                seconds += each.units * pace.unit_seconds
+                seconds += each.units * pace.unit_seconds(company)
                 count += each.measured
         if not count:
             known = [
                 needed
                 for each in self.running
                 if each.queue == queue
-                and (needed := _seconds(self.paces.get(each.pace or ""), each.units)) is not None
+                and (pace := self.paces.get(each.pace or "")) is not None
+                and (needed := _seconds(pace, each.units, company)) is not None
             ]
             seconds, count = sum(known), len(known)
         return seconds / count if count else None
 
-    def _left(self, running: Running, mean: float) -> float:
+    def _left(self, running: Running, mean: float, company: float) -> float:
         """Return the device seconds that a running task still needs."""
-        needed = _seconds(self.paces.get(running.pace or ""), running.units)
+        needed = _seconds(self.paces.get(running.pace or ""), running.units, company)
         return (mean if needed is None else needed) * (1 - running.progress)
 
     def _share(self, queue: str, serving: Sequence[_Serving]) -> float:
@@ -231,7 +247,12 @@ class Outlooks:
 
     def _fresh(self) -> set[str]:
         now = time.monotonic()
-        return {name for name, (at, _) in self._paces.items() if now - at < PACES_AGE_LIMIT}
+        # One that was not known may be by now.
+        return {
+            name
+            for name, (at, pace) in self._paces.items()
+            if now - at < (AGE_LIMIT if pace is None else PACES_AGE_LIMIT)
+        }
 
     def _known(self) -> dict[str, Pace]:
         return {name: pace for name, (_, pace) in self._paces.items() if pace is not None}
@@ -258,7 +279,12 @@ async def note_forecast(outlooks: Outlooks, conn: Connection, task: Task) -> Non
     scene = await outlooks.look(conn, {task.pace})
     wait, pace = scene.foresee(task), scene.pace_of(task)
     if wait is not None:
-        await forecasts.insert(conn, task, pace, wait, told(wait, pace))
+        unit_seconds = None
+        if pace is not None:
+            unit_seconds = pace.unit_seconds(
+                scene.company(task.type, ahead=task.queue_position or 0)
+            )
+        await forecasts.insert(conn, task, wait, told(wait, pace), unit_seconds=unit_seconds)
 
 
 def _outlook(scene: Scene, task: Task) -> Outlook:
@@ -291,5 +317,9 @@ def _demand(task: Task, models: dict[str, Model]) -> Demand:
     return Demand(queue=task.type, model=model, size=size)
 
 
-def _seconds(pace: Pace | None, units: float | None) -> float | None:
-    return None if pace is None or units is None else pace.unit_seconds * units
+def _slots(queue: str, serving: Sequence[_Serving]) -> int:
+    return sum(each.slots if queue in ROW_QUEUES else 1 for each in serving)
+
+
+def _seconds(pace: Pace | None, units: float | None, company: float) -> float | None:
+    return None if pace is None or units is None else pace.unit_seconds(company) * units

@@ -25,6 +25,8 @@ CLAIM_SECONDS: Final = 0.02
 _PLACED: Final = 200
 # Earlier forecasts of up to so many times the wait, and down to that part of it, are like it.
 _LIKE: Final = 4.0
+# The same of the company in which something was measured.
+_COMPANY_LIKE: Final = 2.0
 # So many of them must be known to say how far off they are. Until then the arithmetic is the
 # median, and nine in ten are taken to need at most twice as long and a bit: a claim on a busy
 # machine took up to 60 ms.
@@ -47,16 +49,29 @@ class Effort:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast the last tasks of a pace went: device seconds a unit, and seconds beside the device.
+    """How fast the last tasks of a pace went, and how many seconds they needed beside the device.
+
+    `measured` are pairs of company and device seconds a unit: a step of many rows costs each less,
+    so what was measured alone says little of a full device. Company is about how many tasks shared
+    the device: the time that one took by its own share of the device.
 
     `starts` and `finishes` are what was computed of some of them and what became of it, in seconds
     from when each was made.
     """
 
-    unit_seconds: float
+    measured: tuple[tuple[float, float], ...]
     beside_seconds: float
     starts: tuple[tuple[float, float], ...] = ()
     finishes: tuple[tuple[float, float], ...] = ()
+
+    def unit_seconds(self, company: float) -> float:
+        """Return the median device seconds of a unit in about that company, else in any."""
+        like = [
+            unit
+            for shared, unit in self.measured
+            if company / _COMPANY_LIKE <= shared <= company * _COMPANY_LIKE
+        ]
+        return statistics.median(like or [unit for _, unit in self.measured])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -85,29 +84,35 @@ async def read_paces(conn: Connection, names: Iterable[str]) -> dict[str, Pace]:
 
 
 def _pace(attempts: Sequence[dict[str, Any]]) -> Pace:
-    unit_seconds = statistics.median(row["device_seconds"] / row["units"] for row in attempts)
+    pace = Pace(
+        measured=tuple((_company(row), row["device_seconds"] / row["units"]) for row in attempts),
+        # Of one that shared its device with nobody, this is what was done beside it.
+        beside_seconds=max(0.0, min(row["lasted"] - row["device_seconds"] for row in attempts)),
+    )
 
     def pairs(before: str, real: str) -> tuple[tuple[float, float], ...]:
         # As it would be computed today: that the pace is another one by now is in it already.
         return tuple(
-            (row[before] * unit_seconds / row["unit_seconds"], row[real])
+            (row[before] * pace.unit_seconds(_company(row)) / row["unit_seconds"], row[real])
             for row in attempts
             if row[before] is not None and row["unit_seconds"]
         )
 
-    return Pace(
-        unit_seconds=unit_seconds,
-        # Of one that shared its device with nobody, this is what was done beside it.
-        beside_seconds=max(0.0, min(row["lasted"] - row["device_seconds"] for row in attempts)),
+    return replace(
+        pace,
         starts=pairs("start_seconds", "started"),
         finishes=pairs("finish_seconds", "finished"),
     )
 
 
+def _company(row: dict[str, Any]) -> float:
+    return max(1.0, float(row["lasted"] / row["device_seconds"]))
+
+
 async def insert(
-    conn: Connection, task: Task, pace: Pace | None, wait: Wait, forecast: Forecast
+    conn: Connection, task: Task, wait: Wait, forecast: Forecast, *, unit_seconds: float | None
 ) -> None:
-    """Note what is told of a task that was just made, by the pace that is known of it."""
+    """Note what is told of a task that was just made, with what a unit of it was taken to need."""
     start, finish = forecast.start, forecast.finish
     await conn.execute(
         "insert into forecast (task_id, tenant, type, position, unit_seconds, start_seconds,"
@@ -122,7 +127,7 @@ async def insert(
             "tenant": task.tenant,
             "type": task.type,
             "position": task.queue_position,
-            "unit": pace and pace.unit_seconds,
+            "unit": unit_seconds,
             "start": wait.start,
             "finish": wait.finish,
             "start_p50": start and start.p50,

@@ -14,6 +14,7 @@ from imageloom.domain.forecast import (
     LEAST_KNOWN,
     Line,
     Pace,
+    Past,
     Span,
     Wait,
     foresee,
@@ -116,7 +117,10 @@ def test_what_is_told_is_in_order(seed: int) -> None:
     assert wait is not None
     known = draw.choice([0, LEAST_KNOWN - 1, LEAST_KNOWN, 80])
     pairs = [
-        tuple((wait.start * draw.uniform(0.2, 5), draw.uniform(0, 30)) for _ in range(known))
+        tuple(
+            Past(wait.start * draw.uniform(0.2, 5), draw.uniform(0, 9), draw.uniform(0, 30))
+            for _ in range(known)
+        )
         for _ in range(2)
     ]
     pace = Pace(measured=((1.0, 1.0),), beside_seconds=0, starts=pairs[0], finishes=pairs[1])
@@ -132,7 +136,8 @@ def test_what_is_told_is_in_order(seed: int) -> None:
 
 def test_a_wait_is_set_right_by_what_became_of_waits_like_it() -> None:
     # Those of 10 s took twice as long, one in ten of them three times; one of 100 s is unlike.
-    known = [(10.0, 20.0)] * 27 + [(10.0, 30.0)] * 3 + [(100.0, 1.0)] * 50
+    known = [Past(10.0, 10.0, real) for real in [20.0] * 27 + [30.0] * 3]
+    known += [Past(100.0, 100.0, 1.0)] * 50
     assert spread(10.0, known) == Span(p50=20.0, p90=pytest.approx(21, abs=1))
     assert spread(10.0, known[27:]) == Span(
         p50=10.0, p90=10.0 * DEFAULT_P90 + DEFAULT_P90_SECONDS
@@ -144,3 +149,9 @@ def test_a_unit_costs_what_it_did_in_like_company() -> None:
     assert pace.unit_seconds(1) == pytest.approx(6.1)
     assert pace.unit_seconds(8) == pytest.approx(3.1)
     assert pace.unit_seconds(64) == pytest.approx(4.6)  # all, where none is like
+
+
+def test_a_pace_that_changed_widens_the_spread_and_moves_nothing() -> None:
+    # At today's pace all are right; but half of them were told half of what came.
+    known = [Past(10.0, 10.0, 10.0)] * 16 + [Past(10.0, 5.0, 10.0)] * 14
+    assert spread(10.0, known) == Span(p50=10.0, p90=20.0)

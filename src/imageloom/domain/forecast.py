@@ -17,7 +17,7 @@ import heapq
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 # Between the row of a task and the claim of a worker that is idle: bench/README.md, latency.
 CLAIM_SECONDS: Final = 0.02
@@ -47,6 +47,14 @@ class Effort:
     units: float | None
 
 
+class Past(NamedTuple):
+    """An earlier wait in seconds: as computed at today's pace, as computed then, as it came."""
+
+    today: float
+    then: float
+    real: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How fast the last tasks of a pace went, and how many seconds they needed beside the device.
@@ -55,14 +63,13 @@ class Pace:
     so what was measured alone says little of a full device. Company is about how many tasks shared
     the device: the time that one took by its own share of the device.
 
-    `starts` and `finishes` are what was computed of some of them and what became of it, in seconds
-    from when each was made.
+    `starts` and `finishes` are those of tasks that were told some.
     """
 
     measured: tuple[tuple[float, float], ...]
     beside_seconds: float
-    starts: tuple[tuple[float, float], ...] = ()
-    finishes: tuple[tuple[float, float], ...] = ()
+    starts: tuple[Past, ...] = ()
+    finishes: tuple[Past, ...] = ()
 
     def unit_seconds(self, company: float) -> float:
         """Return the median device seconds of a unit in about that company, else in any."""
@@ -150,17 +157,23 @@ def foresee_running(
     return _shared(others, seconds, line) + beside
 
 
-def spread(computed: float, known: Sequence[tuple[float, float]]) -> Span:
-    """Return a computed wait as it should be told, by `known` pairs of computed and real ones."""
-    ratios = sorted(
-        real / before
-        for before, real in known
-        if before > 0 and computed / _LIKE <= before <= computed * _LIKE
-    )
-    if len(ratios) < LEAST_KNOWN:
+def spread(computed: float, known: Sequence[Past]) -> Span:
+    """Return a computed wait as it should be told, by those that are `known`.
+
+    How far off the arithmetic is shows at today's pace; how far off a forecast can be, in those
+    that were made at a pace which then changed.
+    """
+    like = [
+        past
+        for past in known
+        if min(past.today, past.then) > 0 and computed / _LIKE <= past.today <= computed * _LIKE
+    ]
+    if len(like) < LEAST_KNOWN:
         return Span(p50=computed, p90=computed * DEFAULT_P90 + DEFAULT_P90_SECONDS)
-    tenths = statistics.quantiles(ratios, n=10, method="inclusive")
-    return Span(p50=computed * max(0.0, tenths[4]), p90=computed * max(0.0, tenths[8]))
+    p50, p90 = _p50_and_p90([past.real / past.today for past in like])
+    told_p50, told_p90 = _p50_and_p90([past.real / past.then for past in like])
+    drifted = p50 * told_p90 / told_p50 if told_p50 > 0 else p90
+    return Span(p50=computed * p50, p90=computed * max(p90, drifted))
 
 
 def told(wait: Wait, pace: Pace | None) -> Forecast:
@@ -173,6 +186,11 @@ def told(wait: Wait, pace: Pace | None) -> Forecast:
         start=start,
         finish=Span(p50=max(start.p50, finish.p50), p90=max(start.p90, finish.p90)),
     )
+
+
+def _p50_and_p90(ratios: Sequence[float]) -> tuple[float, float]:
+    tenths = statistics.quantiles(ratios, n=10, method="inclusive")
+    return max(0.0, tenths[4]), max(0.0, tenths[8])
 
 
 def _shared(others: Sequence[float], seconds: float, line: Line) -> float:

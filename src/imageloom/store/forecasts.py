@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from imageloom.domain.forecast import Forecast, Pace, Wait
+from imageloom.domain.forecast import Forecast, Pace, Past, Wait
 from imageloom.domain.tasks import Task
 from imageloom.store.pool import Connection, one
 
 KEPT_DAYS: Final = 7
-_COMPLETED: Final = 100  # of so many attempts of a pace, the last, its figures are
+_COMPLETED: Final = 100  # of so many attempts of a pace, the last, its seconds are
+_SCORED: Final = 400  # and of so many how far off forecasts were: it takes longer to show
 _WAITING: Final = 200  # so many of those that wait in a queue are looked at
 
 
@@ -74,8 +75,8 @@ async def read_paces(conn: Connection, names: Iterable[str]) -> dict[str, Pace]:
         " from unnest(%s::text[]) as name, lateral (select * from attempt where pace = name"
         " and outcome = 'completed' and number = 1 and device_seconds > 0 and units > 0"
         " order by ended_at desc limit %s) as attempt"
-        " left join forecast on forecast.task_id = attempt.task_id",
-        (list(names), _COMPLETED),
+        " left join forecast on forecast.task_id = attempt.task_id order by ended_at desc",
+        (list(names), _SCORED),
     )
     found: dict[str, list[dict[str, Any]]] = {}
     for row in await rows.fetchall():
@@ -85,23 +86,28 @@ async def read_paces(conn: Connection, names: Iterable[str]) -> dict[str, Pace]:
 
 def _pace(attempts: Sequence[dict[str, Any]]) -> Pace:
     pace = Pace(
-        measured=tuple((_company(row), row["device_seconds"] / row["units"]) for row in attempts),
+        measured=tuple(
+            (_company(row), row["device_seconds"] / row["units"]) for row in attempts[:_COMPLETED]
+        ),
         # Of one that shared its device with nobody, this is what was done beside it.
         beside_seconds=max(0.0, min(row["lasted"] - row["device_seconds"] for row in attempts)),
     )
 
-    def pairs(before: str, real: str) -> tuple[tuple[float, float], ...]:
-        # As it would be computed today: that the pace is another one by now is in it already.
+    def past(before: str, real: str) -> tuple[Past, ...]:
         return tuple(
-            (row[before] * pace.unit_seconds(_company(row)) / row["unit_seconds"], row[real])
+            Past(
+                today=row[before] * pace.unit_seconds(_company(row)) / row["unit_seconds"],
+                then=row[before],
+                real=row[real],
+            )
             for row in attempts
             if row[before] is not None and row["unit_seconds"]
         )
 
     return replace(
         pace,
-        starts=pairs("start_seconds", "started"),
-        finishes=pairs("finish_seconds", "finished"),
+        starts=past("start_seconds", "started"),
+        finishes=past("finish_seconds", "finished"),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -94,12 +94,11 @@ async def rehearse(
         pace=effort.pace,
         units=effort.units,
     )
-    try:
+    with suppress(_TakenBackError):
         async with transaction(services.pool) as conn:
             task = await create_foretold(services, conn, new)
             raise _TakenBackError
-    except _TakenBackError:
-        return task
+    return task
 
 
 class _TakenBackError(Exception):

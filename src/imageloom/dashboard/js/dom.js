@@ -35,9 +35,18 @@ function set(made, name, value) {
 function append(parent, children) {
   for (const child of children.flat(Infinity)) {
     if (child === null || child === undefined || child === false) continue;
-    parent.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    if (child.isConnected) {
+      // Moving what is in the document would cost its focus and its scroll: `sync` leaves it there.
+      const stand = document.createElement(STAND);
+      if (child.dataset?.key) stand.dataset.key = child.dataset.key;
+      stands.set(stand, child);
+      parent.append(stand);
+    } else parent.append(child instanceof Node ? child : document.createTextNode(String(child)));
   }
 }
+
+const STAND = "stand-in";
+const stands = new WeakMap();
 
 /** Make `place` show these children, keeping the elements that stay: focus, scroll and typing survive. */
 export function show(place, ...children) {
@@ -48,14 +57,28 @@ export function show(place, ...children) {
 
 function sync(place, wanted) {
   const keyed = new Map();
-  for (const child of place.children) if (child.dataset?.key) keyed.set(child.dataset.key, child);
+  const staying = new Set([...wanted.children].map((child) => child.dataset?.key));
+  for (const child of [...place.children]) {
+    if (!child.dataset?.key) continue;
+    // Gone before the others are put in order, so that none of those has to move.
+    if (staying.has(child.dataset.key)) keyed.set(child.dataset.key, child);
+    else child.remove();
+  }
   let now = place.firstChild;
   for (const next of [...wanted.childNodes]) {
+    if (stands.has(next)) {
+      const kept = stands.get(next);
+      if (kept === now) now = now.nextSibling;
+      else place.insertBefore(kept, now);
+      continue;
+    }
     let same = next.dataset?.key ? keyed.get(next.dataset.key) : now;
     if (same && !alike(same, next)) same = null;
     if (same && same.dataset?.key !== next.dataset?.key) same = null;
-    if (!same) place.insertBefore(next, now);
-    else {
+    if (!same) {
+      place.insertBefore(next, now);
+      for (const stand of next.querySelectorAll?.(STAND) ?? []) if (stands.has(stand)) stand.replaceWith(stands.get(stand));
+    } else {
       if (same === now) now = now.nextSibling;
       else place.insertBefore(same, now);
       update(same, next);

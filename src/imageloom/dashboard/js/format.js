@@ -51,6 +51,13 @@ export function ago(time) {
   return h("time", { datetime: time, title: `${EXACT.format(then)} (${time})` }, text);
 }
 
+/** A time to come as an element that says how far off it is. */
+export function until(time) {
+  const seconds = Math.max(0, between(new Date().toISOString(), time));
+  const [unit, size] = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]].find(([, each]) => seconds >= 2 * each) ?? ["second", 1];
+  return h("time", { datetime: time, title: EXACT.format(new Date(time)) }, RELATIVE.format(Math.floor(seconds / size), unit));
+}
+
 export const exact = (time) => (time ? h("time", { datetime: time, title: time }, EXACT.format(new Date(time))) : "–");
 /** The end of an id, which is what differs between two of the same minute. */
 export const shortId = (id) => (id.length > 18 ? `${id.slice(0, id.indexOf("_") + 1)}…${id.slice(-8)}` : id);

@@ -12,9 +12,10 @@ const SIGNS = {
   pending: "◦", created: "◦", running: "▸", busy: "▸", completed: "✓", idle: "✓", healthy: "✓", failed: "✕", unhealthy: "✕",
   cancelled: "–", skipped: "–", paused: "‖", draining: "↓",
 };
+export const sign = (value) => SIGNS[value] ?? "•";
 /** A status as a sign, a colour and the word: never the colour alone. */
 export function status(value) {
-  return h("span", { class: ["status", `is-${value}`] }, h("span", { "aria-hidden": "true" }, SIGNS[value] ?? "•"), ` ${value}`);
+  return h("span", { class: ["status", `is-${value}`] }, h("span", { "aria-hidden": "true" }, sign(value)), ` ${value}`);
 }
 
 /** A bar from 0 to 1 with its name for who does not see it. */
@@ -60,8 +61,11 @@ export function table(label, columns, rows, { key = (row) => row.id, empty = "No
       h("caption", { class: "unseen" }, label),
       h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: [column.num && "num", column.wide && "wide"] }, column.name)))),
       h("tbody", {}, rows.map((row) => h("tr", { key: key(row) }, columns.map((column) =>
-        h("td", { class: [column.num && "num", column.wide && "wide"], "data-name": column.name }, column.cell(row))))))));
+        h("td", { class: [column.num && "num", column.wide && "wide"], "data-name": column.name }, whole(column.cell(row)))))))));
 }
+
+/** Several parts of a cell as one, which a card puts beside its name. */
+const whole = (cell) => (Array.isArray(cell) ? h("div", {}, cell) : cell);
 
 /** Pairs of names and values; those that are null are left out. */
 export function facts(pairs, props = {}) {

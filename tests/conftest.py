@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import psutil
@@ -27,6 +27,11 @@ from imageloom.core.services import Services, open_services
 from imageloom.settings import Settings
 from imageloom.store.migrate import migrate
 from imageloom.store.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
+
+    from browser import Visitor
 
 PUBLIC_URL = "http://imageloom.test"
 START_TIMEOUT = 90.0  # seconds: torch alone takes 5, and 20 on two busy cores
@@ -278,6 +283,31 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     ):
         server.wait_ready()
         yield server
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    """The one Chromium of this test process."""
+    from browser import chromium  # only where pages are looked at
+
+    async with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def guest(browser: Browser, live: Live) -> AsyncIterator[Visitor]:
+    """Somebody at the dashboard of `live` who has not signed in."""
+    from browser import visiting
+
+    async with visiting(browser, live.url, live.key) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+async def visitor(guest: Visitor) -> Visitor:
+    """Somebody at the dashboard of `live` who has signed in."""
+    await guest.sign_in()
+    return guest
 
 
 T = TypeVar("T")

@@ -3,6 +3,15 @@
 
 export const BASE = new URL("api/v1", document.baseURI).pathname;
 
+// A seed may have more digits than a number of this language holds: such a one is kept as text. A
+// key of JSON is matched only where it is one: within a string its quotes would be escaped.
+const LONG_SEED = /("seed":\s*)(\d{16,})/g;
+const SEED_TEXT = /("seed":\s*)"(\d+)"/g;
+
+/** JSON whose seeds are numbers, however long. */
+export const toJson = (value, space) => JSON.stringify(value, null, space).replace(SEED_TEXT, "$1$2");
+const fromJson = (text) => JSON.parse(text.replace(LONG_SEED, '$1"$2"'));
+
 /** What the API answered instead of what was asked for. */
 export class ApiError extends Error {
   constructor(status, { message, type, param, request_id: requestId } = {}) {
@@ -17,6 +26,9 @@ export class ApiError extends Error {
 /** The server could not be reached at all. */
 export class Unreachable extends Error {}
 
+/** Whether the same request may work in a moment. */
+export const passing = (error) => error instanceof Unreachable || (error instanceof ApiError && error.status >= 500);
+
 async function call(method, path, { query, body, form, headers = {}, signal } = {}) {
   const url = new URL(BASE + path, location.origin);
   for (const [name, value] of Object.entries(query ?? {})) {
@@ -24,7 +36,7 @@ async function call(method, path, { query, body, form, headers = {}, signal } = 
   }
   const options = { method, headers: { Accept: "application/json", ...headers }, signal, credentials: "same-origin" };
   if (body !== undefined) {
-    options.body = JSON.stringify(body);
+    options.body = toJson(body);
     options.headers["Content-Type"] = "application/json";
   }
   if (form !== undefined) options.body = form;
@@ -33,14 +45,27 @@ async function call(method, path, { query, body, form, headers = {}, signal } = 
     answer = await fetch(url, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
+    dispatchEvent(new CustomEvent("reached", { detail: false }));
     throw new Unreachable("the server cannot be reached");
   }
-  const said = answer.status === 204 ? null : await answer.json().catch(() => null);
+  dispatchEvent(new CustomEvent("reached", { detail: answer.status !== 503 }));
+  const said = await read(answer, signal);
   if (!answer.ok) {
     if (answer.status === 401) dispatchEvent(new Event("signed-out"));
     throw new ApiError(answer.status, said?.error);
   }
   return said;
+}
+
+/** The answer's JSON; null where a proxy or nobody said something else. */
+async function read(answer, signal) {
+  try {
+    return fromJson(await answer.text());
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    signal?.throwIfAborted();
+    throw new Unreachable("the connection broke off");
+  }
 }
 
 export const api = {
@@ -63,7 +88,7 @@ export const api = {
  */
 export function watch(path, onEvent, { onState = () => {} } = {}) {
   const source = new EventSource(BASE + path);
-  source.onmessage = (event) => onEvent(JSON.parse(event.data));
+  source.onmessage = (event) => onEvent(fromJson(event.data));
   source.onopen = () => onState("open");
   // A stream that is over answers 204 when asked again, and the browser then leaves it.
   source.onerror = () => onState(source.readyState === EventSource.CLOSED ? "closed" : "waiting");

@@ -1,7 +1,9 @@
 // The frame around the pages: who is signed in, where one can go, and which page is shown.
 
 import { api, ApiError } from "./api.js";
+import { tellConnection } from "./connection.js";
 import { h, show } from "./dom.js";
+import { tick } from "./format.js";
 import { go, here, Page } from "./router.js";
 import { button, failure, notice } from "./ui.js";
 
@@ -16,8 +18,12 @@ let session = null;
 let page = null;
 
 async function start() {
+  const asked = api.get("/session");
+  // Its file comes while the server looks who is there.
+  const { name } = here();
+  if (name) import(`./pages/${name}.js`).catch(() => {});
   try {
-    session = await api.get("/session");
+    session = await asked;
   } catch (error) {
     if (!(error instanceof ApiError && error.status === 401)) return show(content, failure(error, start));
   }
@@ -28,10 +34,14 @@ async function start() {
 }
 
 async function open() {
-  page?.leave();
   const found = here();
   const name = session ? found.name : "signin";
-  page = new Page(h("div", { class: ["page", `page-${name}`] }), found, session);
+  // Where only the query is another, as when a filter is set, the page is drawn over the old one:
+  // focus and scroll stay.
+  const stays = page?.name === name && page.path === found.path && page.place.isConnected;
+  const turned = page?.query.page !== found.query.page;
+  page?.leave();
+  page = new Page(stays ? page.place : h("div", { class: ["page", `page-${name}`] }), { ...found, name }, session);
   const current = page;
   showHeader(found.path);
   header.querySelector("details")?.removeAttribute("open");
@@ -43,9 +53,11 @@ async function open() {
     const { default: view } = await import(`./pages/${name}.js`);
     if (current.left) return;
     document.title = `${view.title} · Imageloom`;
-    content.replaceChildren(current.place);
-    content.focus({ preventScroll: true });
-    scrollTo(0, 0);
+    if (!stays) {
+      content.replaceChildren(current.place);
+      content.focus({ preventScroll: true });
+    }
+    if (!stays || turned) scrollTo(0, 0);
     await view.show(current);
   } catch (error) {
     if (error.name === "AbortError" || current.left) return;
@@ -70,9 +82,12 @@ function showHeader(path) {
 
 async function signOut() {
   await api.delete("/session");
+  sessionStorage.clear(); // what was typed is the person's who leaves
   session = null;
   go("/");
   await open();
 }
 
+setInterval(() => { if (!document.hidden) tick(); }, 1000);
+tellConnection(document.getElementById("connection"));
 start();

@@ -1,8 +1,13 @@
 // Elements made from values. Whatever a user wrote becomes a text node, never markup: there is no
 // way here to pass HTML.
 
+import { visible } from "./format.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const SVG_TAGS = new Set(["svg", "g", "path", "line", "rect", "circle", "text", "title", "polyline", "defs", "marker"]);
+
+// Attributes that are read to a person.
+const SPOKEN = new Set(["title", "alt", "aria-label", "placeholder"]);
 
 /**
  * Return an element.
@@ -28,7 +33,9 @@ function set(made, name, value) {
     if (names) made.setAttribute("class", names);
   }
   else if (name === "style") for (const [rule, amount] of Object.entries(value)) made.style.setProperty(rule, amount);
+  else if (name === "value" && made.tagName === "TEXTAREA") made.value = value; // as it is: a child would be made visible
   else if (name === "value" && "value" in made && made.tagName !== "LI") { made.value = value; made.setAttribute("value", value); }
+  else if (SPOKEN.has(name)) made.setAttribute(name, visible(String(value)));
   else made.setAttribute(name, value === true ? "" : value);
 }
 
@@ -41,7 +48,7 @@ function append(parent, children) {
       if (child.dataset?.key) stand.dataset.key = child.dataset.key;
       stands.set(stand, child);
       parent.append(stand);
-    } else parent.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    } else parent.append(child instanceof Node ? child : document.createTextNode(visible(String(child))));
   }
 }
 
@@ -96,13 +103,14 @@ function alike(a, b) {
 }
 
 const LISTENERS = ["onclick", "onchange", "oninput", "onsubmit", "onkeydown", "ontoggle", "onclose", "onload", "onerror",
-  "onpointermove", "onpointerleave", "ondragover", "ondrop", "onfocus", "onblur"];
+  "onpointermove", "onpointerleave", "ondragover", "ondragleave", "ondrop", "onfocus", "onblur"];
 
 function update(old, next) {
   if (old.nodeType === Node.TEXT_NODE) {
     if (old.data !== next.data) old.data = next.data;
     return;
   }
+  const [before, after] = [preset(old), preset(next)];
   for (const { name } of [...old.attributes]) {
     // What a person opened, chose or typed is theirs.
     if (!next.hasAttribute(name) && !(name === "open" && /^(DETAILS|DIALOG)$/.test(old.tagName))) old.removeAttribute(name);
@@ -115,5 +123,23 @@ function update(old, next) {
   }
   for (const name of LISTENERS) if (old[name] !== next[name]) old[name] = next[name];
   if ("value" in next && /^(PROGRESS|METER)$/.test(old.tagName)) old.value = next.value;
+  if (before !== after) choose(old, next);
   if (!/^(TEXTAREA|SELECT)$/.test(old.tagName)) sync(old, next);
+}
+
+/** What a control was drawn with, whatever a person did with it since. */
+function preset(element) {
+  if (element.tagName === "SELECT") return element.querySelector("option[selected]")?.value ?? null;
+  if (element.tagName !== "INPUT") return null;
+  return /^(checkbox|radio)$/.test(element.type) ? String(element.hasAttribute("checked")) : element.getAttribute("value");
+}
+
+/** Let a control show what it is drawn with now; what is being typed is left alone. */
+function choose(old, next) {
+  if (old.tagName === "SELECT") {
+    const { value } = next;
+    old.replaceChildren(...next.childNodes);
+    old.value = value;
+  } else if (/^(checkbox|radio)$/.test(old.type)) old.checked = next.checked;
+  else if (old !== document.activeElement) old.value = next.value;
 }

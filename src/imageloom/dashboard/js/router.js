@@ -1,7 +1,7 @@
 // Pages by address: `#/tasks/task_1?tab=x`. A page is `{ title, show(page) }` in a file of its own
 // that is loaded when it is first asked for.
 
-import { api, watch } from "./api.js";
+import { api, passing, watch } from "./api.js";
 
 const ROUTES = [
   ["/", "overview"],
@@ -38,6 +38,8 @@ export function address(path, query = {}) {
   return kept.length ? `${path}?${new URLSearchParams(kept)}` : path;
 }
 
+const LEAST = 1000; // milliseconds between two looks, however much happens
+
 export const go = (path) => { location.hash = path; };
 
 /**
@@ -47,8 +49,8 @@ export const go = (path) => { location.hash = path; };
 export class Page {
   #left = new AbortController();
 
-  constructor(place, { params, query, path }, session) {
-    Object.assign(this, { place, params, query, path, session });
+  constructor(place, { name, params, query, path }, session) {
+    Object.assign(this, { place, name, params, query, path, session });
   }
 
   get signal() { return this.#left.signal; }
@@ -58,11 +60,37 @@ export class Page {
 
   get(path, query) { return api.get(path, { query, signal: this.signal }); }
 
-  /** Do it now and again so many milliseconds after it ended, while the page is seen. */
-  async every(milliseconds, work) {
+  /**
+   * Do it now and again so many milliseconds after it ended, while the page is seen.
+   *
+   * An event of `stream` is a hint to do it sooner, once a second at most. Once it has worked, a
+   * server that is away for a while stops nothing: the frame says so, and it is tried again.
+   */
+  async every(milliseconds, work, { stream = null } = {}) {
+    let hinted = false;
+    let wake = () => {};
+    const hint = () => { hinted = true; wake(); };
+    if (stream) this.watch(stream, hint);
+    document.addEventListener("visibilitychange", () => wake(), { signal: this.signal });
+    this.signal.addEventListener("abort", () => wake(), { once: true });
+    const rest = (time) => new Promise((resolve) => {
+      const timer = setTimeout(resolve, time);
+      wake = () => { clearTimeout(timer); resolve(); };
+    });
+    let worked = false;
     while (!this.left) {
-      if (!document.hidden) await work();
-      await new Promise((resolve) => { const timer = setTimeout(resolve, milliseconds); this.signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true }); });
+      hinted = false;
+      try {
+        if (!document.hidden) {
+          await work();
+          worked = true;
+        }
+      } catch (error) {
+        if (!worked || !passing(error)) throw error;
+      }
+      if (this.left) return;
+      if (stream) await new Promise((resolve) => { setTimeout(resolve, Math.min(LEAST, milliseconds)); });
+      if (!hinted && !this.left) await rest(milliseconds);
     }
   }
 

@@ -30,6 +30,9 @@ export const link = (path, ...text) => h("a", { href: `#${path}` }, ...text);
 /** A link with the short form of an id, whole for screen readers and in its title. */
 export const idLink = (path, id) => h("a", { href: `#${path}`, class: "id", title: id, "aria-label": id }, shortId(id));
 
+/** A link that looks like a button: for where one goes on. */
+export const linkButton = (path, label, { kind = "", ...props } = {}) => h("a", { href: `#${path}`, class: ["button", kind], ...props }, label);
+
 export function button(label, onclick, { kind = "", ...props } = {}) {
   return h("button", { type: "button", class: ["button", kind], onclick, ...props }, label);
 }
@@ -52,20 +55,23 @@ export function heading(title, { sub = null, actions = null } = {}) {
 
 /**
  * A table. Columns are `{ name, cell(row), num, wide }`; at phone width each row becomes a card, and
- * `wide` columns are left out there.
+ * `wide` columns are left out there. A `compact` one has room as it is.
  */
-export function table(label, columns, rows, { key = (row) => row.id, empty = "Nothing here yet." } = {}) {
+export function table(label, columns, rows, { key = (row) => row.id, empty = "Nothing here yet.", compact = false } = {}) {
   if (!rows.length) return h("p", { class: "empty" }, empty);
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    h("table", {},
+  return h("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": label },
+    h("table", { class: compact && "compact" },
       h("caption", { class: "unseen" }, label),
       h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: [column.num && "num", column.wide && "wide"] }, column.name)))),
-      h("tbody", {}, rows.map((row) => h("tr", { key: key(row) }, columns.map((column) =>
-        h("td", { class: [column.num && "num", column.wide && "wide"], "data-name": column.name }, whole(column.cell(row)))))))));
+      h("tbody", {}, rows.map((row) => h("tr", { key: key(row) }, columns.map((column) => cell(column, column.cell(row))))))));
 }
 
-/** Several parts of a cell as one, which a card puts beside its name. */
-const whole = (cell) => (Array.isArray(cell) ? h("div", {}, cell) : cell);
+/** A cell: several parts as one, which a card puts beside its name; nothing takes no line there. */
+function cell(column, value) {
+  const none = value === null || value === undefined;
+  return h("td", { class: [column.num && "num", column.wide && "wide", none && "none"], "data-name": column.name },
+    none && column.name ? h("span", { class: "quiet" }, "–") : Array.isArray(value) ? h("div", {}, value) : value);
+}
 
 /** Pairs of names and values; those that are null are left out. */
 export function facts(pairs, props = {}) {
@@ -104,6 +110,9 @@ export function toast(text, kind = "") {
   document.getElementById("toasts").append(made);
   setTimeout(() => made.remove(), 6000);
 }
+
+/** Put a text on the clipboard and say so. */
+export const copyButton = (text, label = "Copy") => button(label, () => navigator.clipboard.writeText(text).then(() => toast("Copied."), () => toast("This browser does not let pages copy; select the text.")), { kind: "small" });
 
 /** Do it, say what came of it. Returns what it gave, or null where it failed. */
 export async function attempt(work, { done = null } = {}) {

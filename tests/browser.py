@@ -33,9 +33,13 @@ WIDTHS: Final = {"phone": (390, 844), "desktop": (1440, 900)}
 SCHEMES: Final = ("light", "dark")
 NARROWEST: Final = 360  # pixels: nothing may scroll sideways from here on
 TIMEOUT: Final = 60_000.0  # milliseconds that a state is waited for; it decides nothing
+_PICTURES_THERE: Final = """() => Promise.all(
+    [...document.images].filter((each) => each.loading !== "lazy")
+        .map((each) => each.decode().catch(() => {})))"""
 _GRAVE: Final = ("serious", "critical")
 # Chromium writes these beside a response that we judge by itself.
 _TOLD_TWICE: Final = "Failed to load resource: the server responded"
+_OFFLINE: Final = "net::ERR_INTERNET_DISCONNECTED"
 _LEFT: Final = "net::ERR_ABORTED"  # the page was left, or a stream closed, while it was under way
 
 
@@ -66,6 +70,7 @@ class Visitor:
     faults: list[str] = field(default_factory=list)
     # Who has not signed in is told so by this answer.
     expected: set[tuple[int, str]] = field(default_factory=lambda: {(401, "/api/v1/session")})
+    offline: bool = False
 
     def expect_answer(self, status: int, path: str) -> None:
         """Let the API answer so once below its base path, without that being a fault."""
@@ -82,6 +87,11 @@ class Visitor:
         """Go to a page of the dashboard, and wait for its heading."""
         await self.page.goto(f"{self.url}/#{path}")
         await expect(self.page.get_by_role("heading", level=1, name=heading)).to_be_visible()
+
+    async def set_offline(self, offline: bool) -> None:
+        """Cut the browser off, or let it back; what fails meanwhile is no fault."""
+        self.offline = offline
+        await self.page.context.set_offline(offline)
 
     async def look(self, name: str) -> None:
         """Keep pictures of the page at two widths in both colour schemes, and judge each scheme."""
@@ -124,9 +134,9 @@ class Visitor:
         wide, high = WIDTHS[width]
         await self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         await self.page.set_viewport_size({"width": wide, "height": high})
-        await self.page.wait_for_function(
-            "[...document.images].every((each) => each.complete || each.loading === 'lazy')"
-        )
+        await self.page.evaluate("scrollTo(0, 0)")
+        # Not by waiting for a function: that is evaluated in the page, whose policy forbids it.
+        await self.page.evaluate(_PICTURES_THERE)
 
     def listen(self) -> None:
         """Note console errors, uncaught errors, failed requests and breaches of the policy."""
@@ -137,16 +147,20 @@ class Visitor:
 
     def _heard(self, message: ConsoleMessage) -> None:
         # A breach of the content security policy is a console error too.
-        if message.type in ("error", "warning") and not message.text.startswith(_TOLD_TWICE):
+        told_twice = message.text.startswith(_TOLD_TWICE) or _OFFLINE in message.text
+        if message.type in ("error", "warning") and not told_twice:
             self.faults.append(f"console {message.type}: {message.text}")
 
     def _failed(self, request: Request) -> None:
-        if request.failure != _LEFT:
+        if request.failure not in (_LEFT, _OFFLINE if self.offline else None):
             self.faults.append(f"{request.method} {request.url}: {request.failure}")
 
     def _answered(self, response: Response) -> None:
         path = urlsplit(response.url).path
-        if response.status >= 400 and (response.status, path) not in self.expected:
+        # A preview is gone once a newer one is there, which may be before it is asked for.
+        replaced = response.status == 410 and "/output_preview-" in path
+        known = replaced or (response.status, path) in self.expected
+        if response.status >= 400 and not known:
             self.faults.append(f"{response.request.method} {response.url}: {response.status}")
 
 

@@ -80,6 +80,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/beside.py
 	$(BIN)/python bench/webhooks.py
+	$(BIN)/python bench/dashboard.py
 	$(BIN)/python bench/gpu.py
 
 docs: $(STAMP)

@@ -40,7 +40,7 @@ from imageloom.domain.errors import InvalidParams, NotFound
 from imageloom.domain.tasks import Status, Task
 from imageloom.store.tasks import Filter, SortField
 from imageloom.task_types.parsing import WebhookParams, parse_params
-from imageloom.task_types.registry import TASK_TYPES, get_task_type
+from imageloom.task_types.registry import QUEUES, TASK_TYPES, get_task_type
 from imageloom.task_types.spec import TaskType, input_urls
 
 _CANCEL = {
@@ -329,10 +329,10 @@ def _add_type(router: APIRouter, task_type: TaskType) -> None:
 
 def _filter(query: ListQuery) -> Filter:
     """Return which tasks to look for. Raises: InvalidParams where none could ever match."""
-    if query.task_type is not None and query.task_type not in TASK_TYPES:
+    if query.task_type is not None and query.task_type not in QUEUES:
         raise InvalidParams(
             f"task_type: there is no task type {query.task_type[:60]!r}; "
-            f"use one of {', '.join(TASK_TYPES)}",
+            f"use one of {', '.join(QUEUES)}",
             param="task_type",
         )
     query.check_span()

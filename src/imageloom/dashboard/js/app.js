@@ -9,7 +9,7 @@ import { button, failure, notice } from "./ui.js";
 
 const MENU = [
   ["/", "Overview"], ["/playground", "Playground"], ["/gallery", "Gallery"], ["/tasks", "Tasks"], ["/workflows", "Workflows"],
-  ["/approvals", "Approvals"], ["/training", "Training"], ["/adapters", "Adapters"], ["/keys", "Keys"],
+  ["/approvals", "Approvals"], ["/training", "Training"], ["/adapters", "Adapters"], ["/keys", "Keys"], ["/webhooks", "Webhooks"],
 ];
 
 const content = document.getElementById("content");

@@ -16,6 +16,7 @@ const ROUTES = [
   ["/training/:id", "training"],
   ["/adapters", "adapters"],
   ["/keys", "keys"],
+  ["/webhooks", "webhooks"],
   ["/signin", "signin"],
 ];
 
@@ -41,6 +42,8 @@ export function address(path, query = {}) {
 const LEAST = 1000; // milliseconds between two looks, however much happens
 
 export const go = (path) => { location.hash = path; };
+/** Write where we are into the address without going there: what is typed into a filter stays. */
+export const note = (path) => { history.replaceState(null, "", `#${path}`); };
 
 /**
  * What a page gets: where it is, who is signed in, its place in the document, and work that ends

@@ -74,6 +74,10 @@ async def test_a_person_chooses_by_keyboard_and_sees_the_workflow_complete(
     # Again: every step comes from the cache, but the choice is a person's each time.
     await page.get_by_role("button", name="Run again").click()
     await expect(page.get_by_text("2, shown")).to_be_visible()
+    await expect(page.locator(".graph")).to_have_count(1)
+    across = await page.locator(".graph svg").bounding_box()
+    assert across
+    assert across["width"] > 2 * across["height"]
     await expect(node(visitor, "choose")).to_have_class(re.compile("is-paused"))
     await expect(page.get_by_text(re.compile("2 steps, .* saved"))).to_be_visible()
     await page.get_by_role("button", name="Cancel", exact=True).click()
@@ -146,7 +150,10 @@ async def test_approvals_show_what_waits_and_what_was_written_stays_text(
     await page.get_by_role("dialog").get_by_role("button", name="Cancel the run").click()
     await expect(page.get_by_text("Nothing waits for you")).to_be_visible()
 
+    await visitor.open("/workflows?status=failed", heading="Workflows")
+    # The same page at another address: its filters are those of the new one.
     await visitor.open("/workflows", heading="Workflows")
+    await expect(page.get_by_label("Status")).to_have_value("")
     await page.get_by_label("Search").fill("onerror")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="1 workflow", exact=True)).to_be_visible()

@@ -13,7 +13,8 @@ const SPOKEN = new Set(["title", "alt", "aria-label", "placeholder"]);
  * Return an element.
  *
  * `props` are attributes; `on…` are listeners, `class` may be a list, null and false leave out.
- * `key` tells `show` which of several siblings is the same one as before.
+ * `key` tells `show` which of several siblings is the same one as before. `own` says that a page
+ * keeps the element and draws into it by itself: it is put in as it is, never made like another.
  */
 export function h(tag, props = {}, ...children) {
   const made = SVG_TAGS.has(tag) && (tag !== "title" || props?.svg)
@@ -26,7 +27,8 @@ export function h(tag, props = {}, ...children) {
 
 function set(made, name, value) {
   if (value === null || value === undefined || value === false || name === "svg") return;
-  if (name === "key") made.dataset.key = value;
+  if (name === "own") owned.add(made);
+  else if (name === "key") made.dataset.key = value;
   else if (name.startsWith("on")) made[name] = value;
   else if (name === "class" && Array.isArray(value)) {
     const names = value.filter(Boolean).join(" ");
@@ -52,6 +54,7 @@ function append(parent, children) {
   }
 }
 
+const owned = new WeakSet();
 const STAND = "stand-in";
 const stands = new WeakMap();
 
@@ -80,7 +83,7 @@ function sync(place, wanted) {
       continue;
     }
     let same = next.dataset?.key ? keyed.get(next.dataset.key) : now;
-    if (same && !alike(same, next)) same = null;
+    if (same && (!alike(same, next) || owned.has(next) || owned.has(same))) same = null;
     if (same && same.dataset?.key !== next.dataset?.key) same = null;
     if (!same) {
       place.insertBefore(next, now);

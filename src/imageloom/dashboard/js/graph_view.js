@@ -10,7 +10,7 @@ const MARGIN = 12; // pixels around the graph, for the outline of the focus
 
 /** Return `{ box, draw(steps, chosen) }`: a graph in its own scrolling box. `choose(name)` hears which step a person picks. */
 export function graphView(page, choose) {
-  const box = h("div", { class: "graph", key: "graph" });
+  const box = h("div", { class: "graph", own: true });
   let [steps, chosen, down, plan] = [[], null, false, null];
   const observer = new ResizeObserver(() => {
     if (box.clientWidth < NARROW === down) return;

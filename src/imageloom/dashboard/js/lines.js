@@ -50,7 +50,7 @@ export function thinned(points, most) {
  * is `{ y, label }`, a line across. `words` name the axes: `{ title, x, y }`; `say(number)` writes y.
  */
 export function lines(page, { words, say }) {
-  const box = h("div", { class: "lines", key: "lines" });
+  const box = h("div", { class: "lines", own: true });
   let [data, at, width] = [null, null, 0];
   const observer = new ResizeObserver(() => {
     if (box.clientWidth === width) return;

@@ -18,7 +18,7 @@ export function trainingForm(page) {
   const checkpoints = input("checkpoint_every", { type: "number", min: 5, max: 100000, placeholder: "50" });
   const prompts = h("textarea", { id: "sample_prompts", rows: 2, oninput: changed });
   const form = h("form", { onsubmit: submit });
-  const card = h("details", { class: "card fold", key: "training-form" }, h("summary", {}, h("h2", {}, "Train an adapter")), form);
+  const card = h("details", { class: "card fold", own: true }, h("summary", {}, h("h2", {}, "Train an adapter")), form);
   let [uploaded, report, error, busy] = [null, null, null, null];
   draw();
   page.get("/models").then(({ items }) => {

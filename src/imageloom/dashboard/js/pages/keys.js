@@ -26,7 +26,7 @@ export default {
     }
     const number = Number(page.query.page) || 1;
     const allowed = Object.keys(SCOPES).filter((scope) => scopes.includes(scope));
-    const form = h("form", { onsubmit: make });
+    const form = h("form", { own: true, onsubmit: make });
     let keys = { items: [], total: 0, page: number, page_size: SIZE };
     let [made, busy] = [null, false];
     await load();

@@ -21,7 +21,7 @@ export default {
     const opened = new Map();
     const filter = h("select", { id: "state", onchange: () => { [wanted, number] = [filter.value, 1]; note(here(1)); load(); } },
       h("option", { value: "" }, "any"), STATES.map((each) => h("option", { value: each, selected: each === wanted }, each)));
-    const filters = h("div", { class: "list-filters", key: "filters" }, field("State", filter));
+    const filters = h("div", { class: "list-filters", own: true }, field("State", filter));
     await page.every(3000, load);
 
     function here(at) {

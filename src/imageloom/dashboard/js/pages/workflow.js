@@ -74,11 +74,10 @@ export default {
     }
 
     function took(now) {
-      const moved = now.status !== workflow.status || now.run.id !== workflow.run.id;
       workflow = now;
       draw();
       follow();
-      if (moved) readRuns();
+      if (runs.items.find((each) => each.run.id === now.run.id)?.status !== now.status) readRuns();
     }
 
     async function readRuns() {

@@ -16,8 +16,8 @@ export default {
     const wanted = { status: page.query.status ?? "", search: page.query.search ?? "", all: sees && page.query.all === "1" ? "1" : "" };
     let number = Number(page.query.page) || 1;
     let asked = 0;
-    const list = h("div", { class: "page" });
-    const filters = h("form", { class: "card list-filters", role: "search", onsubmit: (event) => { event.preventDefault(); changed(); }, onchange: changed });
+    const list = h("div", { class: "page", own: true });
+    const filters = h("form", { own: true, class: "card list-filters", role: "search", onsubmit: (event) => { event.preventDefault(); changed(); }, onchange: changed });
     const chosen = h("select", { id: "status" }, h("option", { value: "" }, "any"), STATUSES.map((each) => h("option", { value: each, selected: each === wanted.status }, each)));
     const search = h("input", { id: "search", type: "search", value: wanted.search, maxlength: 200, placeholder: "Part of the name, or an id" });
     const all = h("input", { id: "all", type: "checkbox", checked: wanted.all === "1" });

@@ -145,7 +145,7 @@ def test_typescript_throws_what_went_wrong(
 def test_queue_status_has_the_documents_shape(live: Live, script: Prepare) -> None:
     answer = run_curl(script("queue_status.sh"), key=live.key)
     (queue,) = [queue for queue in answer["queues"] if queue["name"] == "generation"]
-    assert set(queue) == {"name", "pending", "running", "workers"}
+    assert {"name", "pending", "running", "workers"} <= set(queue)
     assert queue["workers"] >= 1
 
 

@@ -13,6 +13,8 @@ from imageloom.domain.errors import InvalidParams, UnsupportedMediaType
 
 _KEY_LIMIT = 255  # characters of an Idempotency-Key
 _SHOWN = 60  # characters of a wrong value that an error repeats
+# What no body needs: whatever walks one afterwards, to hash or to show it, has room on the stack.
+_DEEPEST = 64
 _NUL = re.compile(rb"(?<!\\)(\\\\)*\\u0000")  # behind an even number of backslashes it is escaped
 
 
@@ -38,7 +40,24 @@ async def read_json_object(request: Request) -> dict[str, Any]:
         raise InvalidParams("the body contains the character U+0000, which text may not hold")
     if not isinstance(body, dict):
         raise InvalidParams("the body must be a JSON object")
+    if _nests_deeper(body, _DEEPEST):
+        raise InvalidParams(f"the body nests too deep; {_DEEPEST} levels are allowed")
     return body
+
+
+def _nests_deeper(body: dict[str, Any], levels: int) -> bool:
+    """Whether containers lie in one another more than so many levels deep; level by level."""
+    level: list[Any] = [body]
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 async def read_optional_object(request: Request) -> dict[str, Any]:

@@ -104,10 +104,12 @@ export function failure(error, again = null) {
 
 export const notice = (...text) => h("div", { class: "notice" }, ...text);
 
-/** Say something in passing; read out by screen readers. */
+/** Say something in passing; read out by screen readers. No more than two cover what lies below. */
 export function toast(text, kind = "") {
   const made = h("p", { class: ["toast", kind] }, text);
-  document.getElementById("toasts").append(made);
+  const place = document.getElementById("toasts");
+  place.append(made);
+  while (place.children.length > 2) place.firstChild.remove();
   setTimeout(() => made.remove(), 6000);
 }
 

@@ -168,6 +168,49 @@ def _caller(transport: httpx.AsyncBaseTransport, key: str) -> httpx.AsyncClient:
     )
 
 
+@dataclass(frozen=True)
+class S3Server:
+    """A server of a foreign hand that speaks S3 over HTTP, and how processes find it."""
+
+    url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The standard variables that name it and let in; the region is a client's own choice."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+        }
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """moto's S3 server, in this process, on a port of its own."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        yield S3Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server) -> str:
+    """The URL of an empty bucket on that server."""
+    name = f"bucket-{next(_buckets)}"
+    assert httpx.put(f"{s3_server.url}/{name}", timeout=30).status_code == 200
+    return f"s3://{name}"
+
+
+_buckets = itertools.count(1)
+
+
 @dataclass
 class Live:
     """A running `imageloom serve` with its own data, key and address."""

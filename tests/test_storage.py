@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import os
 import re
@@ -31,13 +32,18 @@ PNG = "image/png"
 
 
 class FakeS3:
-    """The part of the S3 protocol that we use, over a dict. `failures` is the number of 503s."""
+    """The part of the S3 protocol that we use, over a dict.
+
+    `failures` is the number of 503s; one that `truncates` loses the last byte of what it is sent.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         self.media_types: dict[str, str] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.digests: dict[str, str] = {}
         self.failures = 0
+        self.truncates = False
         self.requests = 0
         self.port = 0
 
@@ -91,7 +97,9 @@ class FakeS3:
                 self.uploads[upload][number] = body
                 return 200, [f'ETag: "{number}"'], b""
             case "PUT":
-                self.objects[key] = body
+                self.objects[key] = body[:-1] if self.truncates else body
+                digest = re.search(r"(?i)x-amz-checksum-sha256: (\S+)", head)
+                self.digests[key] = digest[1] if digest else ""
                 found = re.search(r"(?i)content-type: (\S+)", head)
                 self.media_types[key] = found[1] if found else ""
                 return 200, [f'ETag: "{hashlib.md5(body).hexdigest()}"'], b""
@@ -151,17 +159,22 @@ async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeS3]:
         yield server
 
 
-@pytest.fixture(params=["folder", "memory", "s3"])
+@pytest.fixture(params=["folder", "memory", "protocol", "server"])
 async def storage(
-    request: pytest.FixtureRequest, tmp_path: Path, s3: FakeS3
+    request: pytest.FixtureRequest, tmp_path: Path, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Storage]:
     match request.param:
         case "folder":
             opened = open_storage((tmp_path / "a folder").as_uri())
         case "memory":
             opened = ObjectStorage(MemoryStore())
-        case _:
+        case "protocol":
             opened = open_storage("s3://bucket/")
+        case _:
+            # Not a dict that answers as we think: it checks what it is asked, headers included.
+            for name, value in request.getfixturevalue("s3_server").environment.items():
+                monkeypatch.setenv(name, value)
+            opened = open_storage(request.getfixturevalue("s3_bucket"))
     yield opened
     await opened.aclose()
 
@@ -444,7 +457,24 @@ async def test_bucket_that_fails_for_a_moment_is_asked_again(s3: FakeS3) -> None
     await storage.put("a", b"x", media_type=PNG)
     await storage.aclose()
     assert s3.objects == {"a": b"x"}
-    assert s3.requests == 3
+    assert s3.requests == 4  # the last looks at what was stored
+
+
+async def test_bucket_that_keeps_less_than_it_got_is_storage_unavailable(s3: FakeS3) -> None:
+    storage = open_storage("s3://bucket")
+    s3.truncates = True
+    with pytest.raises(StorageUnavailable):
+        await storage.put("a", b"whole", media_type=PNG)
+    with pytest.raises(StorageUnavailable):
+        await storage.put_stream("b", pieces(b"who", b"le"), media_type=PNG)
+    await storage.aclose()
+
+
+async def test_bucket_is_sent_the_digest_of_what_it_gets(s3: FakeS3) -> None:
+    storage = open_storage("s3://bucket")
+    await storage.put("a", b"x", media_type=PNG)
+    await storage.aclose()
+    assert s3.digests == {"a": base64.b64encode(hashlib.sha256(b"x").digest()).decode()}
 
 
 async def test_bucket_that_keeps_failing_is_storage_unavailable(s3: FakeS3) -> None:

@@ -1,7 +1,9 @@
 """Store bytes in a bucket, through obstore: S3, Google Cloud Storage, Azure, and memory for tests.
 
 A bucket shows an object only when its upload is complete, and keeps it once it has answered, so
-`put` is atomic and durable. A multipart upload that was broken off leaves hidden parts: give the
+`put` is atomic and durable. What was stored is looked at once more before it counts: a store that
+keeps less than it got, and answers that all is well, fails the write. S3 is sent the SHA-256 of each
+request besides, and refuses what arrives otherwise. A multipart upload that was broken off leaves hidden parts: give the
 bucket a lifecycle rule that deletes incomplete uploads after a day.
 """
 
@@ -45,6 +47,7 @@ class ObjectStorage(Storage):
             chunk_size=_PART,
             max_concurrency=_PARTS_AT_ONCE,
         )
+        await self._run(SHORT_CALL, self._check, key, len(data))
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes], *, media_type: str) -> int:
         """Store a stream; see Storage."""
@@ -60,6 +63,7 @@ class ObjectStorage(Storage):
             size += await self._run(LONG_CALL, writer.write, chunk)
         # Only this makes the object visible; a writer that is dropped before it stores nothing.
         await self._run(LONG_CALL, writer.close)
+        await self._run(SHORT_CALL, self._check, key, size)
         return size
 
     async def get(self, key: str) -> bytes:
@@ -95,6 +99,12 @@ class ObjectStorage(Storage):
         for start in range(0, size, _PART):
             end = min(start + _PART, size)
             yield await self._read(LONG_CALL, self._get_range, key, start, end)
+
+    def _check(self, key: str, size: int) -> None:
+        """Raise OSError when the store does not have an object of that size: one short request."""
+        found = obstore.head(self._store, key)["size"]
+        if found != size:
+            raise OSError(f"the storage has {found} of {size} bytes of {key}")
 
     def _get_range(self, key: str, start: int, end: int) -> bytes:
         return obstore.get_range(self._store, key, start=start, end=end).to_bytes()

@@ -20,7 +20,7 @@ from imageloom.storage.local import LocalStorage
 from imageloom.storage.objects import ObjectStorage
 
 if TYPE_CHECKING:  # exists for type checkers only
-    from obstore.store import RetryConfig
+    from obstore.store import RetryConfig, S3Config
 
 _BUCKETS = frozenset({"s3", "gs", "az"})
 
@@ -37,6 +37,10 @@ def open_storage(url: str) -> Storage:
         if parts.netloc not in ("", "localhost") or folder == Path("/") or not parts.path:
             raise ValueError(f"the storage URL {url!r} names no folder; write file:///path/to/it")
         return LocalStorage(folder)
+    if parts.scheme == "s3":
+        # Beside, not instead of, what the environment says: measured with obstore 0.12.1.
+        config: S3Config = {"checksum_algorithm": "SHA256"}
+        return ObjectStorage(from_url(url, config=config, retry_config=_retries()))
     if parts.scheme in _BUCKETS:
         return ObjectStorage(from_url(url, retry_config=_retries()))
     raise ValueError(

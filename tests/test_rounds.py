@@ -1,6 +1,6 @@
 """Who is next in a queue: tenants take turns, and a priority orders a tenant's own tasks alone.
 
-Real PostgreSQL and real procrastinate; jobs are fetched by its own function.
+Real PostgreSQL and real procrastinate; jobs are taken by the function that workers use.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ async def fetched(services: Services, count: int = 1000) -> list[str]:
     async with transaction(services.pool) as conn:
         while len(found) < count:
             rows = await conn.execute(
-                "select args ->> 'task_id' as id from procrastinate_fetch_job_v2(%s, null)",
-                ([QUEUE],),
+                "select args ->> 'task_id' as id from take_job(%s, null, %s)",
+                (QUEUE, ["imageloom-tiny"]),
             )
             (job,) = await rows.fetchall()
             if job["id"] is None:

@@ -62,6 +62,12 @@ def test_what_a_live_worker_can_run_is_runnable(demand: Demand, workers: list[Ab
             "imageloom models pull sd-xl-base",
         ),
         (
+            Demand(queue="generation", model=SDXL),
+            [replace(GPU, serves=("sd-1.5",))],
+            "no live worker may serve the model 'sd-xl-base'",
+            "name sd-xl-base in IMAGELOOM_WORKER_MODELS of a worker",
+        ),
+        (
             Demand(queue="generation", model=OWN),
             [replace(GPU, lacking=(OWN.name,))],
             "the weights of the model 'sd-xl-base' are on no live worker",

@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     kept_prompts: int = Field(
         64, ge=1, le=10_000, description="prompts whose embeddings a model keeps on the device"
     )
+    worker_models: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None, description="the models that a worker may serve, separated by commas; else any"
+    )
+    worker_memory: int | None = Field(
+        None, ge=1, description="bytes of a worker's device to count with, instead of all of it"
+    )
     heartbeat_interval: float = Field(1.0, gt=0)
     lease_seconds: float = Field(
         8.0, gt=0, description="silence after which a worker's tasks are taken back"
@@ -186,7 +192,7 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("fetch_allow", mode="before")
+    @field_validator("fetch_allow", "worker_models", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

@@ -224,7 +224,10 @@ class Outlooks:
             workers=[
                 _Serving(
                     able=Able(
-                        queues=each.queues, memory_bytes=each.memory_bytes, lacking=each.lacking
+                        queues=each.queues,
+                        memory_bytes=each.memory_bytes,
+                        lacking=each.lacking,
+                        serves=each.serves,
                     ),
                     slots=each.slots or self._settings.device_tasks,
                     takes=each.status != "unhealthy",

@@ -43,6 +43,11 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     size_bytes: int = 0
 
 
+def is_method(model: Model) -> bool:
+    """Return whether the model is code of this package alone, without weights."""
+    return model.kind != "base" and model.source.startswith("builtin:")
+
+
 BUILTIN: tuple[Model, ...] = (
     Model(
         name="imageloom-tiny",

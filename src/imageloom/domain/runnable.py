@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from imageloom.domain.catalog import Model
+from imageloom.domain.catalog import Model, is_method
 
 # At the last rung of the ladder the parts of a model take turns on the device. The largest part of
 # each model of the catalog's own, its UNet or transformer, is 0.6 to 0.75 of its files by their
@@ -26,11 +26,15 @@ SIDE_STEP: Final = 64  # pixels, of sizes that are proposed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Able:
-    """What a live worker says of itself. `memory_bytes` is None where it is not to be counted."""
+    """What a live worker says of itself. `memory_bytes` is None where it is not to be counted.
+
+    `serves` are the models that it may serve, None where it is any.
+    """
 
     queues: tuple[str, ...]
     memory_bytes: int | None
     lacking: tuple[str, ...]
+    serves: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,11 @@ def judge(demand: Demand, workers: Sequence[Able], models: Iterable[Model] = ())
     model = demand.model
     if model is None:
         return RUNNABLE
+    serving = [worker for worker in serving if _may_serve(worker, model)]
+    if not serving:
+        reason = f"no live worker may serve the model {model.name!r}"
+        change = f"name {model.name} in IMAGELOOM_WORKER_MODELS of a worker"
+        return Verdict(runnable=False, reason=reason, change=change)
     having = [worker for worker in serving if model.name not in worker.lacking]
     if not having:
         reason = f"the weights of the model {model.name!r} are on no live worker"
@@ -97,6 +106,10 @@ def least_bytes(model: Model, size: tuple[int, int] | None) -> int:
     return round(model.size_bytes * _LARGEST_PART) + pixels * _PIXEL_BYTES
 
 
+def _may_serve(worker: Able, model: Model) -> bool:
+    return worker.serves is None or model.name in worker.serves or is_method(model)
+
+
 def _most_memory(workers: Sequence[Able]) -> int | None:
     """Return the memory of the largest device, None where one does not tell."""
     told = [worker.memory_bytes for worker in workers if worker.memory_bytes is not None]
@@ -120,7 +133,9 @@ def _smaller(
         other
         for other in models
         if other.kind == model.kind
-        and any(other.name not in worker.lacking for worker in serving)
+        and any(
+            other.name not in worker.lacking and _may_serve(worker, other) for worker in serving
+        )
         and least_bytes(other, demand.size) <= most
     ]
     if fitting:

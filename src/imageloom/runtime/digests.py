@@ -12,8 +12,8 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from imageloom.domain.catalog import Model
-from imageloom.runtime.weights import PATTERNS, is_method, locate, parts_of_file
+from imageloom.domain.catalog import Model, is_method
+from imageloom.runtime.weights import PATTERNS, locate, parts_of_file
 
 # Tasks that begin together ask for the same gigabytes: the first reads them, the others wait.
 _reading = threading.Lock()

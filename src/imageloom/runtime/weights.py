@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from imageloom.domain.catalog import Model
+from imageloom.domain.catalog import Model, is_method
 from imageloom.domain.errors import BadWeights, InvalidParams, ModelNotInstalled
 from imageloom.runtime.folders import check_folder, check_swin2sr
 
@@ -19,11 +19,6 @@ from imageloom.runtime.folders import check_folder, check_swin2sr
 PATTERNS = ["*.json", "*.txt", "*.safetensors", "*.model"]
 # How to prepare a picture for an .onnx file, as transformers writes it beside one.
 SIDECAR = "preprocessor_config.json"
-
-
-def is_method(model: Model) -> bool:
-    """Return whether the model is code of this package alone, without weights."""
-    return model.kind != "base" and model.source.startswith("builtin:")
 
 
 def locate(model: Model) -> Path:

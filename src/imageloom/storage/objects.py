@@ -2,9 +2,9 @@
 
 A bucket shows an object only when its upload is complete, and keeps it once it has answered, so
 `put` is atomic and durable. What was stored is looked at once more before it counts: a store that
-keeps less than it got, and answers that all is well, fails the write. S3 is sent the SHA-256 of each
-request besides, and refuses what arrives otherwise. A multipart upload that was broken off leaves hidden parts: give the
-bucket a lifecycle rule that deletes incomplete uploads after a day.
+keeps less than it got, and answers that all is well, fails the write. S3 is sent the SHA-256 of
+each request besides, and refuses what arrives otherwise. A multipart upload that was broken off
+leaves hidden parts: give the bucket a lifecycle rule that deletes incomplete uploads after a day.
 """
 
 from __future__ import annotations

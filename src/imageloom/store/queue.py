@@ -7,7 +7,7 @@ order of `store.rounds`. A job is deleted when it ends, because the task row is 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -33,7 +33,8 @@ class Queue:
     def __init__(self, *, pool_timeout: float = 300.0) -> None:
         # Setting 6 of the measured ones: with the default of 30 s a worker dies when the database
         # is away for longer than that.
-        self.app = App(connector=_PatientConnector(timeout=pool_timeout))
+        self._connector = _Connector(timeout=pool_timeout)
+        self.app = App(connector=self._connector)
 
     async def open(self, pool: Pool) -> None:
         """Use the process's pool; call once."""
@@ -46,6 +47,13 @@ class Queue:
             await handler(context, task_id)
 
         self.app.task(name="run", pass_context=True)(run)
+
+    def take_only(self, able: Callable[[], Collection[str]]) -> None:
+        """Make this process pass over jobs that need a model which is not among `able`.
+
+        They keep their places. It is asked whenever a job is looked for.
+        """
+        self._connector.able = able
 
     async def enqueue_again(
         self, conn: Connection, *, queue: str, task_id: str, delay: float = 0.0
@@ -95,8 +103,30 @@ async def drop_job(conn: Connection, job_id: int) -> None:
     )
 
 
-class _PatientConnector(PsycopgConnector):
-    """Outlives its database: procrastinate would end the worker, and with it the running task."""
+# Procrastinate's own, but of the jobs that this worker can do: migrations/0016_able_workers.sql.
+_TAKE_JOB: LiteralString = (
+    "select id, status, task_name, priority, lock, queueing_lock, args, scheduled_at, queue_name,"
+    " attempts, worker_id from take_job(%(queue)s, %(worker_id)s, %(able)s)"
+)
+
+
+class _Connector(PsycopgConnector):
+    """Outlives its database: procrastinate would end the worker, and with it the running task.
+
+    Where `able` is set it takes only what the worker can do.
+    """
+
+    able: Callable[[], Collection[str]] | None = None
+
+    async def execute_query_one_async(
+        self, query: LiteralString, **arguments: Any
+    ) -> dict[str, Any]:
+        """Run a query of one row; the one that takes a job is ours where not every job will do."""
+        if query == queries["fetch_job"] and self.able is not None:
+            (queue,) = arguments.pop("queues")  # a consumer has one: see worker.main
+            query, arguments = _TAKE_JOB, {**arguments, "queue": queue, "able": list(self.able())}
+        row: dict[str, Any] = await super().execute_query_one_async(query, **arguments)
+        return row
 
     async def listen_notify(self, on_notification: Notify, channels: Iterable[str]) -> None:
         """Listen, and listen again where the connection cannot be made."""

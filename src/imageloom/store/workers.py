@@ -14,7 +14,8 @@ class WorkerReport:
 
     `gpu_utilization` is 0 to 1; it and `memory_used_bytes` are None without an NVIDIA GPU. `reason`
     says why the status is unhealthy. `slots` tasks that draw rows share its device, None where it
-    does not say. `lacking` are the models whose weights are not on its machine.
+    does not say. It takes no task that needs a model which it does not serve (`serves` names those
+    that it may, None where it is any), whose weights it lacks, or that is too large for its device.
     """
 
     id: str
@@ -32,7 +33,9 @@ class WorkerReport:
     memory_used_bytes: int | None = None
     reason: str | None = None
     slots: int | None = None
+    serves: tuple[str, ...] | None = None
     lacking: tuple[str, ...] = ()
+    too_large: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +55,17 @@ async def heartbeat(conn: Connection, report: WorkerReport) -> None:
     """Add or renew a worker. One statement, so a heartbeat costs one round trip."""
     await conn.execute(
         "insert into worker (id, host, pid, version, status, queues, device, memory_bytes,"
-        " gpu_utilization, models, tasks, device_kind, memory_used_bytes, reason, slots, lacking)"
+        " gpu_utilization, models, tasks, device_kind, memory_used_bytes, reason, slots,"
+        " serves, lacking, too_large)"
         " values (%(id)s, %(host)s, %(pid)s, %(version)s, %(status)s, %(queues)s,"
         " %(device)s, %(memory_bytes)s, %(gpu_utilization)s, %(models)s, %(tasks)s,"
-        " %(device_kind)s, %(memory_used_bytes)s, %(reason)s, %(slots)s, %(lacking)s)"
+        " %(device_kind)s, %(memory_used_bytes)s, %(reason)s, %(slots)s,"
+        " %(serves)s, %(lacking)s, %(too_large)s)"
         " on conflict (id) do update set status = excluded.status, models = excluded.models,"
         " tasks = excluded.tasks, gpu_utilization = excluded.gpu_utilization,"
         " device = excluded.device, memory_bytes = excluded.memory_bytes,"
         " device_kind = excluded.device_kind, memory_used_bytes = excluded.memory_used_bytes,"
-        " slots = excluded.slots, lacking = excluded.lacking,"
+        " slots = excluded.slots, lacking = excluded.lacking, too_large = excluded.too_large,"
         " reason = excluded.reason, last_heartbeat = now()",
         {
             "id": report.id,
@@ -78,7 +83,9 @@ async def heartbeat(conn: Connection, report: WorkerReport) -> None:
             "memory_used_bytes": report.memory_used_bytes,
             "reason": report.reason,
             "slots": report.slots,
+            "serves": None if report.serves is None else list(report.serves),
             "lacking": list(report.lacking),
+            "too_large": list(report.too_large),
         },
     )
 
@@ -103,7 +110,9 @@ async def list_all(conn: Connection, *, lease: timedelta) -> list[Worker]:
                 "queues": tuple(row["queues"]),
                 "models": tuple(row["models"]),
                 "tasks": tuple(row["tasks"]),
+                "serves": None if row["serves"] is None else tuple(row["serves"]),
                 "lacking": tuple(row["lacking"]),
+                "too_large": tuple(row["too_large"]),
             }
         )
         for row in await rows.fetchall()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import getpid
 from typing import Any
 
@@ -29,12 +29,12 @@ from imageloom.store.pool import transaction
 from imageloom.store.workers import WorkerReport
 from imageloom.task_types.registry import QUEUES, ROW_QUEUES
 from imageloom.task_types.training.spec import NAME as TRAINING
+from imageloom.worker.abilities import Sight
 from imageloom.worker.account import Account
 from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
-from imageloom.worker.lacking import LackingModels
 from imageloom.worker.metrics import MeteredFetcher, counts_kept
 from imageloom.worker.room import Room
 from imageloom.worker.traces import attempt_traced
@@ -79,14 +79,15 @@ class Worker:
             services.meters,
         )
         self._gpu = GpuMeter(None)
-        self._lacking = LackingModels(services.pool)
         self._fetcher = MeteredFetcher(
             settings.fetch_allow, settings.fetch_timeout, meters=services.meters
         )
         self._draining = asyncio.Event()
         self._room = Room()
         self._running: dict[str, _Running] = {}
+        self._sight = Sight(services.pool, settings)
         services.queue.handle(self._handle)
+        services.queue.take_only(lambda: self._sight.abilities.able)
 
     async def run(self) -> None:
         """Work until SIGTERM or SIGINT, then hand back what is not finished and leave."""
@@ -125,6 +126,7 @@ class Worker:
     async def _consume(self) -> None:
         """Take jobs until drained; starts over where the queue lost its database."""
         await self._first(self._device.wait_ready(), self._draining.wait())
+        await self._sight.look(memory_bytes=self._memory_bytes())  # else the first job is not seen
         while not self._draining.is_set():
             consumers = {
                 name: asyncio.create_task(self._consume_queue(name), name="consume")
@@ -220,16 +222,17 @@ class Worker:
         if self._device.info is not None:
             self._gpu = GpuMeter(self._device.info.uuid)
         while True:
+            await self._sight.look(memory_bytes=self._memory_bytes())
             try:
-                lacking = await self._lacking.names()
                 async with transaction(self._services.pool, wait=2) as conn:
-                    await workers.heartbeat(conn, replace(self._state(), lacking=lacking))
+                    await workers.heartbeat(conn, self._state())
             except StoreUnavailable as exc:
                 _log.warning("heartbeat_not_written", error=exc.message)
             await asyncio.sleep(self._services.settings.heartbeat_interval)
 
     def _state(self) -> WorkerReport:
         info = self._device.info
+        able = self._sight.abilities
         status = "busy" if self._running else "idle"
         trouble = self._device.trouble
         if self._draining.is_set():
@@ -246,13 +249,21 @@ class Worker:
             queues=self._queues,
             device_kind=info.kind if info else None,
             device=info.name if info else "unknown",
-            memory_bytes=info.memory_bytes if info else None,
+            memory_bytes=self._memory_bytes(),
             memory_used_bytes=self._gpu.memory_used(),
             gpu_utilization=self._gpu.utilization(),
             models=self._device.models,
             tasks=tuple(self._running),
             slots=self._services.settings.device_tasks,
+            serves=able.serves,
+            lacking=able.lacking,
+            too_large=able.too_large,
         )
+
+    def _memory_bytes(self) -> int | None:
+        """Return the memory of the device that is to be counted with."""
+        measured = self._device.info.memory_bytes if self._device.info else None
+        return self._services.settings.worker_memory or measured
 
     async def _first(
         self, work: Coroutine[Any, Any, object], stop: Coroutine[Any, Any, object]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -10,7 +11,7 @@ import pytest
 
 from conftest import with_database
 from imageloom.domain.errors import StoreUnavailable
-from imageloom.store.migrate import migrate
+from imageloom.store.migrate import BREAKING, _migrations, is_compatible, migrate
 
 
 @pytest.fixture
@@ -35,6 +36,63 @@ async def test_a_database_of_a_newer_version_is_refused(empty_url: str) -> None:
         await conn.execute("insert into migration (name) values ('9999_future.sql')")
     with pytest.raises(StoreUnavailable, match=r"9999_future\.sql"):
         await migrate(empty_url)
+
+
+async def test_a_database_of_a_newer_version_serves_where_that_said_so(empty_url: str) -> None:
+    await migrate(empty_url)
+    async with await psycopg.AsyncConnection.connect(empty_url) as conn:
+        await conn.execute(
+            "insert into migration (name, compatible) values ('9999_future.sql', true)"
+        )
+    assert await migrate(empty_url) == []
+
+
+async def test_a_role_that_may_not_migrate_is_told_who_may(empty_url: str) -> None:
+    await migrate(empty_url, roles=True)
+    async with await psycopg.AsyncConnection.connect(empty_url) as conn:
+        await conn.execute("alter role imageloom_api password 'secret'")
+    before, _, after = empty_url.rpartition("@")
+    as_api = f"{before.partition('://')[0]}://imageloom_api:secret@{after}"
+    assert await migrate(as_api) == []
+    async with await psycopg.AsyncConnection.connect(empty_url) as conn:
+        await conn.execute("delete from migration where name = '0016_able_workers.sql'")
+    with pytest.raises(StoreUnavailable, match="run `imageloom migrate` as the owner"):
+        await migrate(as_api)
+
+
+# What a process of the version before would trip over.
+BREAKS = re.compile(
+    r"\b(drop (table|column|function|type)|rename|alter column \S+ (set data )?type|set not null"
+    r"|add column (if not exists )?\w+ [^,;]*\bnot null(?![^,;]*\bdefault\b))",
+    re.IGNORECASE,
+)
+
+
+def test_a_migration_leaves_the_version_before_able_to_work_or_says_that_it_does_not() -> None:
+    for name, text in _migrations().items():
+        statements = re.sub(r"--[^\n]*", "", text)
+        found = BREAKS.search(statements)
+        assert not (found and is_compatible(name, text)), (
+            f"{name}: {found and found[0]!r} breaks processes of the version before; do it in a "
+            f"later version, or begin the file with `{BREAKING} WHY`"
+        )
+
+
+@pytest.mark.parametrize(
+    ("statement", "breaks"),
+    [
+        ("alter table task drop column error;", True),
+        ("alter table task rename column error to fault;", True),
+        ("alter table task alter column error type integer;", True),
+        ("alter table task add column a text not null;", True),
+        ("alter table task add column a text not null default '', add column b text;", False),
+        ("alter table task add column a integer, add column b text not null;", True),
+        ("create table fresh (id text not null);", False),
+        ("drop index task_live;", False),
+    ],
+)
+def test_what_breaks_the_version_before_is_seen(statement: str, breaks: bool) -> None:
+    assert bool(BREAKS.search(statement)) is breaks
 
 
 async def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:

@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from imageloom.api.app import create_app
+from imageloom.core.keys import ensure_first_key
 from imageloom.core.services import open_services
 from imageloom.domain.errors import InvalidParams
 from imageloom.settings import Settings
@@ -27,6 +28,9 @@ async def run_api(settings: Settings, database_url: str, listener: socket.socket
     _allow_many_streams()
     await migrate(database_url)
     async with open_services(settings, database_url, pool_timeout=POOL_TIMEOUT) as services:
+        if settings.api_key is not None:
+            # `serve` has done it and passes none on; on its own, nobody else would.
+            await ensure_first_key(services.pool, given=settings.api_key)
         app = create_app(services, public_url=settings.public_url or address_of(listener))
         config = uvicorn.Config(
             app,

@@ -81,6 +81,20 @@ def worker(*, data_dir: Path | None, device: str | None, queues: tuple[str, ...]
         asyncio.run(work(url))
 
 
+def migrate_database(*, roles: bool, data_dir: Path | None, json: bool) -> None:
+    """Apply what is missing; print the names of what was applied."""
+    settings = _settings(data_dir=data_dir)
+    configure_logs(settings.log_format)
+    with _one_line_errors(), open_database(settings) as url:
+        applied = asyncio.run(migrate(url, roles=roles))
+    if json:
+        _print_json({"applied": applied})
+        return
+    for name in applied:
+        typer.echo(f"applied {name}")
+    typer.echo("the database is at the schema of this version")
+
+
 def keys_create(
     *, tenant: str, scopes: tuple[str, ...] | None, data_dir: Path | None, json: bool
 ) -> None:

@@ -47,7 +47,7 @@ models = typer.Typer(help="List, pull and add models.", no_args_is_help=True)
 
 def register(app: typer.Typer) -> None:
     """Add the server's commands to the command line."""
-    for command in (serve, api, worker):
+    for command in (serve, api, worker, migrate):
         app.command()(command)
     app.add_typer(keys, name="keys")
     app.add_typer(models, name="models")
@@ -89,6 +89,24 @@ def worker(
         from imageloom.cli import _server
 
         _server.worker(data_dir=data_dir, device=device, queues=_listed(queues))
+
+
+def migrate(
+    roles: Annotated[
+        bool, typer.Option("--roles", help="Also make the roles imageloom_api, imageloom_worker.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring the database to the schema of this version.
+
+    API and workers do so by themselves when they start, where they may. Where they run under the
+    roles, run this first, with the DATABASE_URL of the owner of the tables.
+    """
+    with _extra_named("api"):
+        from imageloom.cli import _server
+
+        _server.migrate_database(roles=roles, data_dir=data_dir, json=as_json)
 
 
 @keys.command("create")

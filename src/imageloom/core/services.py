@@ -30,10 +30,17 @@ class Services:
     notices: Notices
     feeds: Feeds
     storage: Storage
-    signer: UrlSigner
+    url_signer: UrlSigner | None
     meters: Meters
     tracing: Tracing
     outlooks: Outlooks
+
+    @property
+    def signer(self) -> UrlSigner:
+        """What signs the URLs of outputs and files; workers have none."""
+        if self.url_signer is None:
+            raise RuntimeError("a worker signs no URLs: it may not read the secret")
+        return self.url_signer
 
 
 @asynccontextmanager
@@ -42,7 +49,7 @@ async def open_services(
 ) -> AsyncIterator[Services]:
     """Yield services on a migrated database; `pool_timeout` is how long a verb waits for it.
 
-    `process` is what it is called in traces.
+    `process` is what it is called in traces. A worker signs no URLs, so it reads no secret.
 
     Raises: StoreUnavailable, StorageUnavailable.
     """
@@ -52,8 +59,10 @@ async def open_services(
     ):
         queue = Queue(pool_timeout=pool_timeout)
         await queue.open(pool)
-        async with transaction(pool) as conn:
-            secret = await secrets.get_or_create(conn, "url-signing")
+        url_signer = None
+        if process != "worker":
+            async with transaction(pool) as conn:
+                url_signer = UrlSigner(await secrets.get_or_create(conn, "url-signing"))
         url = settings.storage_url or (settings.data_dir.resolve() / "storage").as_uri()
         storage = open_storage(url)
         notices = Notices(database_url)
@@ -65,7 +74,7 @@ async def open_services(
                 notices=notices,
                 feeds=Feeds(pool, notices),
                 storage=storage,
-                signer=UrlSigner(secret),
+                url_signer=url_signer,
                 meters=Meters(),
                 tracing=tracing,
                 outlooks=Outlooks(settings),

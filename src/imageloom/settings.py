@@ -111,6 +111,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(3, ge=1)
     url_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of a signed output URL")
     file_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of an uploaded file")
+    keep_tasks: float | None = Field(
+        None,
+        gt=0,
+        description="days after which a task or a run that is over is deleted with its outputs",
+    )
     webhook_secret: SecretStr | None = Field(
         None, description="whsec_ and base64: what the first tenant's webhooks are signed with"
     )

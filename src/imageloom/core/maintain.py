@@ -12,6 +12,7 @@ import structlog
 from imageloom.core.control import expire_approvals
 from imageloom.core.metrics import KEEP_COUNTS
 from imageloom.core.recover import Recovery
+from imageloom.core.retention import forget_old
 from imageloom.core.services import Services
 from imageloom.store import (
     events,
@@ -39,6 +40,7 @@ async def maintain(services: Services) -> None:
         approvals = partial(expire_approvals, services)
         group.create_task(_every(services.settings.reap_interval, "approvals", approvals))
         group.create_task(_every(SWEEP_INTERVAL, "sweep", partial(sweep, services)))
+        group.create_task(_every(SWEEP_INTERVAL, "forget", partial(forget_old, services)))
 
 
 async def sweep(services: Services) -> None:

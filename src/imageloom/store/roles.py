@@ -36,7 +36,7 @@ RIGHTS: Final[dict[str, tuple[LiteralString, LiteralString]]] = {
     "loss": (_ALL, _ALL),
     "run": (_ALL, "select, update, delete"),
     "step": (_ALL, "select, update, delete"),
-    "workflow": (_ALL, "select, update"),  # to hold a row is to have the right to update it
+    "workflow": (_ALL, "select, update, delete"),
     "adapter": (_ALL, "select, insert, update"),
     "model": (_ALL, _READ),
     "file": (_ALL, "select, update, delete"),

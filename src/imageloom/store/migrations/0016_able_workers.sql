@@ -61,3 +61,6 @@ begin
     return taken;
 end;
 $$;
+
+-- Whether a training published anything is asked before it is deleted: core/retention.py.
+create index adapter_of_task on adapter (task_id);

@@ -50,6 +50,9 @@ WORKER = WorkerReport(
     tasks=("task_0",),
     device_kind="cuda",
     memory_used_bytes=8_000_000_000,
+    serves=("imageloom-tiny", "sd-1.5"),
+    lacking=("sd-1.5",),
+    too_large=("flux-schnell",),
 )
 HEALTHZ, READYZ = f"{PUBLIC_URL}/healthz", f"{PUBLIC_URL}/readyz"
 
@@ -212,13 +215,26 @@ async def test_workers_say_how_they_are(
     busy, _, silent = answer["workers"]
     assert busy["reason"] is None
     assert re.fullmatch(r"no heartbeat for \d+ s", silent["reason"])
-    told = ("device_kind", "device", "memory_bytes", "memory_used_bytes", "models", "version")
+    told = (
+        "device_kind",
+        "device",
+        "memory_bytes",
+        "memory_used_bytes",
+        "models",
+        "version",
+        "serves",
+        "lacking",
+        "too_large",
+    )
     assert {name: busy[name] for name in told} == {
         "device_kind": "cuda",
         "device": "NVIDIA H100",
         "memory_bytes": 80_000_000_000,
         "memory_used_bytes": 8_000_000_000,
         "models": ["imageloom-tiny"],
+        "serves": ["imageloom-tiny", "sd-1.5"],
+        "lacking": ["sd-1.5"],
+        "too_large": ["flux-schnell"],
         "version": "0.1.0",
     }
 

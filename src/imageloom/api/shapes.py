@@ -379,7 +379,9 @@ class WorkerView(BaseModel):
     """A worker. `gpu_utilization` is 0 to 1; it and `memory_used_bytes` are null without a GPU.
 
     `status` is idle, busy, draining or unhealthy, and `reason` says why it is unhealthy. `models`
-    are in memory. `tasks` are those that you may see of the `task_count` that it works at.
+    are in memory. `tasks` are those that you may see of the `task_count` that it works at. It takes
+    no task of a model that it does not serve (`serves`; null where it is any), whose weights it
+    lacks, or that is too large for its device.
     """
 
     id: str
@@ -396,6 +398,9 @@ class WorkerView(BaseModel):
     memory_bytes: int | None
     memory_used_bytes: int | None
     models: list[str]
+    serves: list[str] | None
+    lacking: list[str]
+    too_large: list[str]
     tasks: list[str]
     task_count: int
 
@@ -682,6 +687,9 @@ def worker_view(worker: Worker, *, tasks: Sequence[str]) -> WorkerView:
         memory_bytes=worker.memory_bytes,
         memory_used_bytes=worker.memory_used_bytes,
         models=list(worker.models),
+        serves=None if worker.serves is None else list(worker.serves),
+        lacking=list(worker.lacking),
+        too_large=list(worker.too_large),
         tasks=list(tasks),
         task_count=len(worker.tasks),
     )

@@ -9,6 +9,8 @@ import asyncio
 import hashlib
 import io
 import secrets
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,16 +22,16 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from psycopg import sql
 
 from conftest import S3Server, wait_for, with_database
 from imageloom.core.models import add_model
 from imageloom.domain.catalog import BUILTIN
-from imageloom.store.migrate import migrate
 from imageloom.store.pool import open_pool
 from imageloom.store.roles import API, RIGHTS, WORKER
-from installation import API_KEY, client_of, free_port, started
+from installation import API_KEY, clean_environment, client_of, free_port, started
 
 OTHER = "other-tiny"  # the embedded model under another name, on one machine only
 TINY = "imageloom-tiny"
@@ -70,12 +72,9 @@ def as_role(url: str, role: str, password: str) -> str:
 
 
 async def prepared(owner_url: str) -> None:
-    """Migrate, make the roles, and register a model whose weights are at hand."""
-    await migrate(owner_url, roles=True)
+    """Register a model whose weights are at hand."""
     tiny = next(model for model in BUILTIN if model.name == TINY)
     folder = resources.files("imageloom.runtime") / "embedded" / TINY
-    from msgspec.structs import replace
-
     async with open_pool(owner_url, max_size=2) as pool:
         await add_model(pool, replace(tiny, name=OTHER, source=f"folder:{folder}"))
 
@@ -87,15 +86,22 @@ def there(
     with psycopg.connect(postgres, autocommit=True) as conn:
         conn.execute("create database installation")
     owner_url = with_database(postgres, "installation")
+    passwords = {role: secrets.token_hex(8) for role in (API, WORKER)}
+    migrated = subprocess.run(
+        [sys.executable, "-m", "imageloom.cli.main", "migrate", "--roles"],
+        env={
+            **clean_environment(),
+            "DATABASE_URL": owner_url,
+            "IMAGELOOM_API_DB_PASSWORD": passwords[API],
+            "IMAGELOOM_WORKER_DB_PASSWORD": passwords[WORKER],
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert migrated.returncode == 0, migrated.stderr
     asyncio.run(prepared(owner_url))
-    role_urls = {}
-    with psycopg.connect(owner_url, autocommit=True) as conn:
-        for role in (API, WORKER):
-            password = secrets.token_hex(8)
-            conn.execute(
-                sql.SQL("alter role {} password {}").format(sql.Identifier(role), password)
-            )
-            role_urls[role] = as_role(owner_url, role, password)
+    role_urls = {role: as_role(owner_url, role, text) for role, text in passwords.items()}
     assert httpx.put(f"{s3_server.url}/installation", timeout=30).status_code == 200
     shared = {
         **s3_server.environment,

@@ -12,6 +12,7 @@ import pytest
 from conftest import with_database
 from imageloom.domain.errors import StoreUnavailable
 from imageloom.store.migrate import BREAKING, _migrations, is_compatible, migrate
+from imageloom.store.roles import API
 
 
 @pytest.fixture
@@ -48,9 +49,7 @@ async def test_a_database_of_a_newer_version_serves_where_that_said_so(empty_url
 
 
 async def test_a_role_that_may_not_migrate_is_told_who_may(empty_url: str) -> None:
-    await migrate(empty_url, roles=True)
-    async with await psycopg.AsyncConnection.connect(empty_url) as conn:
-        await conn.execute("alter role imageloom_api password 'secret'")
+    await migrate(empty_url, roles={API: "secret"})
     before, _, after = empty_url.rpartition("@")
     as_api = f"{before.partition('://')[0]}://imageloom_api:secret@{after}"
     assert await migrate(as_api) == []

@@ -137,6 +137,12 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("otlp_traces_endpoint", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
         description="the same with the whole path, for traces alone",
     )
+    api_db_password: SecretStr | None = Field(
+        None, description="for `migrate --roles`: the password that imageloom_api is to have"
+    )
+    worker_db_password: SecretStr | None = Field(
+        None, description="for `migrate --roles`: the password that imageloom_worker is to have"
+    )
     supervised: bool = Field(False, description="set by `serve` for its children")
     listen_fd: int | None = Field(None, description="set by `serve` for the API: its socket")
     log_format: str = Field("auto", pattern="^(auto|json|text)$")

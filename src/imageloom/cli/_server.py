@@ -25,6 +25,7 @@ from imageloom.settings import Settings
 from imageloom.store.database import open_database
 from imageloom.store.migrate import migrate
 from imageloom.store.pool import Pool, open_pool
+from imageloom.store.roles import API, WORKER
 from imageloom.supervisor.orphan import end_with_parent
 from imageloom.supervisor.serve import Started
 from imageloom.supervisor.serve import serve as run_serve
@@ -85,8 +86,10 @@ def migrate_database(*, roles: bool, data_dir: Path | None, json: bool) -> None:
     """Apply what is missing; print the names of what was applied."""
     settings = _settings(data_dir=data_dir)
     configure_logs(settings.log_format)
+    given = {API: settings.api_db_password, WORKER: settings.worker_db_password}
+    passwords = {role: text.get_secret_value() for role, text in given.items() if text is not None}
     with _one_line_errors(), open_database(settings) as url:
-        applied = asyncio.run(migrate(url, roles=roles))
+        applied = asyncio.run(migrate(url, roles=passwords if roles else None))
     if json:
         _print_json({"applied": applied})
         return

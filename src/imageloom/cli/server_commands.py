@@ -101,7 +101,8 @@ def migrate(
     """Bring the database to the schema of this version.
 
     API and workers do so by themselves when they start, where they may. Where they run under the
-    roles, run this first, with the DATABASE_URL of the owner of the tables.
+    roles, run this first, with the DATABASE_URL of the owner of the tables. The roles get the
+    passwords in IMAGELOOM_API_DB_PASSWORD and IMAGELOOM_WORKER_DB_PASSWORD, where these are set.
     """
     with _extra_named("api"):
         from imageloom.cli import _server

@@ -10,6 +10,7 @@ and the reason; then every process of an older version must end before it is app
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from typing import Final, LiteralString, cast
 
@@ -27,19 +28,19 @@ BREAKING: Final = "-- breaking:"
 FIRST_COMPATIBLE: Final = "0016"
 
 
-async def migrate(conninfo: str, *, roles: bool = False) -> list[str]:
+async def migrate(conninfo: str, *, roles: Mapping[str, str] | None = None) -> list[str]:
     """Apply what is missing, in one transaction, and return the names of what was applied.
 
     Where nothing is missing, nothing is written: a process needs no right to. Where something was
-    applied, the roles that are there get the rights of the new tables; with `roles` they are made,
-    and get theirs in any case.
+    applied, the roles that are there get the rights of the new tables; with `roles` (passwords by
+    role, of those that have a new one) they are made, and get theirs in any case.
     Raises: StoreUnavailable where the database does not answer, holds tables of somebody else's,
     lacks migrations that this role may not apply, or was migrated by a newer version in a way that
     this one does not know to be compatible.
     """
     try:
         async with await psycopg.AsyncConnection.connect(conninfo, connect_timeout=10) as conn:
-            if not roles and await _missing(conn) == []:
+            if roles is None and await _missing(conn) == []:
                 return []
             await conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
             await conn.execute(
@@ -58,9 +59,9 @@ async def migrate(conninfo: str, *, roles: bool = False) -> list[str]:
                     "insert into migration (name, compatible) values (%s, %s)",
                     (name, is_compatible(name, text)),
                 )
-            if roles:
-                await make_roles(conn)
-            if roles or applied:
+            if roles is not None:
+                await make_roles(conn, roles)
+            if roles is not None or applied:
                 await renew_rights(conn)
             return applied
     except psycopg.errors.InsufficientPrivilege as exc:

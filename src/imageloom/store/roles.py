@@ -7,6 +7,7 @@ to give away. A table that is not named here may be touched by neither: a test a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, LiteralString
 
 import psycopg
@@ -54,15 +55,26 @@ RIGHTS: Final[dict[str, tuple[LiteralString, LiteralString]]] = {
 }
 
 
-async def make_roles(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:
-    """Make the two roles where they are not there. They may log in once they have a password.
+async def make_roles(
+    conn: psycopg.AsyncConnection[tuple[object, ...]], passwords: Mapping[str, str]
+) -> None:
+    """Make the two roles where they are not there, and set the passwords that are given.
 
-    Roles belong to the whole server, and whoever makes them needs the right to.
+    Without one a role cannot log in by password. Roles belong to the whole server, and whoever
+    makes them needs the right to. The server gets digests: a log of statements has no password.
     """
     for role in (API, WORKER):
+        who = sql.Identifier(role)
         found = await conn.execute("select from pg_roles where rolname = %s", (role,))
         if await found.fetchone() is None:
-            await conn.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+            await conn.execute(sql.SQL("create role {} login").format(who))
+        if role in passwords:
+            digest = conn.pgconn.encrypt_password(
+                passwords[role].encode(), role.encode(), b"scram-sha-256"
+            )
+            await conn.execute(
+                sql.SQL("alter role {} password {}").format(who, sql.Literal(digest.decode()))
+            )
 
 
 async def renew_rights(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> None:

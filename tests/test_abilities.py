@@ -12,7 +12,9 @@ from imageloom.domain.catalog import BUILTIN
 from imageloom.domain.fit import Abilities, abilities
 from imageloom.domain.tasks import NewTask
 from imageloom.settings import Settings
+from imageloom.store import workers
 from imageloom.store.pool import transaction
+from imageloom.store.workers import WorkerReport
 from imageloom.worker.abilities import Sight
 
 QUEUE = "generation"
@@ -106,11 +108,57 @@ def test_what_a_device_cannot_hold_is_too_large_for_it() -> None:
     assert found.able == ("imageloom-tiny", "sd-xl-base", "sd-xl-turbo", *METHODS)
 
 
-async def test_a_worker_sees_which_weights_it_has(services: Services, settings: Settings) -> None:
-    sight = Sight(services.pool, settings)
+def test_what_no_worker_has_is_taken_to_fail_with_what_helps() -> None:
+    found = abilities(
+        BUILTIN,
+        serves=None,
+        lacking={"sd-1.5", "sd-xl-base"},
+        nowhere={"sd-1.5"},
+        memory_bytes=8_000_000_000,
+    )
+    assert "sd-1.5" in found.able
+    assert "sd-xl-base" not in found.able
+    assert found.lacking == ("sd-1.5", "sd-xl-base")
+
+
+async def test_a_worker_leaves_to_others_what_only_they_have(
+    services: Services, settings: Settings
+) -> None:
+    sight = Sight(services.pool, settings, queues=(QUEUE,))
     await sight.look(memory_bytes=None)
-    assert sight.abilities.able == ("imageloom-tiny", "grabcut", "lanczos")
     assert "sd-xl-base" in sight.abilities.lacking
+    assert "sd-xl-base" in sight.abilities.able  # nobody has it: the task shall say so
+    async with transaction(services.pool) as conn:
+        await workers.heartbeat(conn, reported("has it", lacking=("sd-1.5",)))
+        await workers.heartbeat(conn, reported("of another queue", queues=("training",)))
+        await workers.heartbeat(conn, reported("may not", serves=("sd-1.5",), lacking=("sd-1.5",)))
+    await sight.look(memory_bytes=None)
+    assert "sd-xl-base" not in sight.abilities.able
+    assert "sd-1.5" in sight.abilities.able
+
+
+def reported(
+    name: str,
+    *,
+    queues: tuple[str, ...] = (QUEUE,),
+    serves: tuple[str, ...] | None = None,
+    lacking: tuple[str, ...] = (),
+) -> WorkerReport:
+    return WorkerReport(
+        id=name,
+        host="h",
+        pid=1,
+        version="1",
+        status="idle",
+        queues=queues,
+        device="CPU",
+        memory_bytes=None,
+        gpu_utilization=None,
+        models=(),
+        tasks=(),
+        serves=serves,
+        lacking=lacking,
+    )
 
 
 @pytest.mark.parametrize("given", ["imageloom-tiny, other", "imageloom-tiny,other,"])

@@ -323,9 +323,9 @@ async def test_old_forecasts_are_swept(serving: httpx.AsyncClient, services: Ser
 
 def test_a_live_worker_says_which_models_it_lacks(live: Live) -> None:
     with live.client() as client:
-        body = {**PROMPT, "model": "sd-xl-base"}
+        body = {**PROMPT, "model": "flux-schnell"}
         answer = client.post(GENERATION, params={"dry_run": "true"}, json=body).json()
-        assert answer["runnable_change"] == "imageloom models pull sd-xl-base"
+        assert answer["runnable_change"] == "imageloom models pull flux-schnell"
         small = {**PROMPT, "steps": 2}
         assert client.post(GENERATION, params={"dry_run": "true"}, json=small).json()["runnable"]
 

@@ -13,7 +13,8 @@ from imageloom.domain.runnable import least_bytes
 class Abilities:
     """The models that tasks of a worker may need (`able`), and why the others are not among them.
 
-    `serves` are those that its operator named, None where it was not said.
+    `serves` are those that its operator named, None where it was not said. Of those that it is
+    `lacking` it is given tasks too where no worker has them: the task fails, and says what helps.
     """
 
     able: tuple[str, ...] = ()
@@ -27,13 +28,16 @@ def abilities(
     *,
     serves: tuple[str, ...] | None,
     lacking: Collection[str],
+    nowhere: Collection[str] = (),
     memory_bytes: int | None,
 ) -> Abilities:
     """Sort the models of the catalog by whether a worker can be given what needs them.
 
-    What needs no weights is served by everybody. None for `memory_bytes` holds anything.
+    What needs no weights is served by everybody. `nowhere` are those of the `lacking` that no other
+    worker has either. None for `memory_bytes` holds anything.
     """
     known = list(models)
+    lacking = set(lacking)
     too_large = {
         each.name
         for each in known
@@ -44,8 +48,7 @@ def abilities(
             each.name
             for each in known
             if (serves is None or each.name in serves or is_method(each))
-            and each.name not in lacking
-            and each.name not in too_large
+            and (each.name in nowhere or each.name not in lacking | too_large)
         ),
         serves=serves,
         lacking=tuple(sorted(lacking)),

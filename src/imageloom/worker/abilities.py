@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -14,7 +15,9 @@ from imageloom.domain.errors import ImageloomError, ModelNotInstalled, StoreUnav
 from imageloom.domain.fit import Abilities, abilities
 from imageloom.runtime.weights import locate
 from imageloom.settings import Settings
+from imageloom.store import workers
 from imageloom.store.pool import Pool, transaction
+from imageloom.store.workers import Worker
 
 _log = structlog.get_logger("imageloom.worker")
 
@@ -26,8 +29,9 @@ LOOKS: Final = 5
 class Sight:
     """What there is of the catalog on this machine. Call `look` now and then."""
 
-    def __init__(self, pool: Pool, settings: Settings) -> None:
+    def __init__(self, pool: Pool, settings: Settings, *, queues: Collection[str]) -> None:
         self._pool = pool
+        self._queues = frozenset(queues)
         self._serves = settings.worker_models
         self._here: dict[Model, bool] = {}
         self._looks = 0
@@ -42,6 +46,8 @@ class Sight:
         try:
             async with transaction(self._pool, wait=2) as conn:
                 models = tuple((await read_models(conn)).values())
+                # Silent ones too: one that is started anew has its weights again in a moment.
+                others = await workers.list_all(conn, lease=timedelta())
         except StoreUnavailable as exc:
             _log.warning("models_not_listed", error=exc.message)
             return
@@ -51,10 +57,13 @@ class Sight:
         found = await asyncio.to_thread(_located, new)
         self._here = {model: found.get(model, known.get(model, False)) for model in models}
         self._tell_strange(models)
+        lacking = [model.name for model, here in self._here.items() if not here]
+        beside = [each for each in others if self._queues.intersection(each.queues)]
         self.abilities = abilities(
             models,
             serves=self._serves,
-            lacking=[model.name for model, here in self._here.items() if not here],
+            lacking=lacking,
+            nowhere=[name for name in lacking if not any(_has(each, name) for each in beside)],
             memory_bytes=memory_bytes,
         )
 
@@ -64,6 +73,10 @@ class Sight:
         if strange - self._strange:
             _log.warning("worker_models_not_known", models=sorted(strange))
         self._strange = strange
+
+
+def _has(worker: Worker, name: str) -> bool:
+    return name not in worker.lacking and (worker.serves is None or name in worker.serves)
 
 
 def _located(models: Sequence[Model]) -> dict[Model, bool]:

@@ -97,68 +97,53 @@ async def test_two_workers_that_look_at_once_take_two_jobs(services: Services) -
 
 
 def test_a_worker_serves_what_it_is_told_to_and_every_method() -> None:
-    found = abilities(BUILTIN, serves=("sd-1.5",), lacking=(), memory_bytes=None)
+    found = abilities(BUILTIN, serves=("sd-1.5",), lacking=(), elsewhere=(), memory_bytes=None)
     assert found == Abilities(able=("sd-1.5", *METHODS), serves=("sd-1.5",))
 
 
 def test_what_a_device_cannot_hold_is_too_large_for_it() -> None:
-    found = abilities(BUILTIN, serves=None, lacking={"sd-1.5"}, memory_bytes=8_000_000_000)
+    found = abilities(
+        BUILTIN,
+        serves=None,
+        lacking={"sd-1.5"},
+        elsewhere={"sd-1.5"},
+        memory_bytes=8_000_000_000,
+    )
     assert found.too_large == ("flux-schnell", "z-image-turbo")
     assert found.lacking == ("sd-1.5",)
     assert found.able == ("imageloom-tiny", "sd-xl-base", "sd-xl-turbo", *METHODS)
 
 
-def test_what_no_worker_has_is_taken_to_fail_with_what_helps() -> None:
-    found = abilities(
-        BUILTIN,
-        serves=None,
-        lacking={"sd-1.5", "sd-xl-base"},
-        nowhere={"sd-1.5"},
-        memory_bytes=8_000_000_000,
-    )
-    assert "sd-1.5" in found.able
-    assert "sd-xl-base" not in found.able
-    assert found.lacking == ("sd-1.5", "sd-xl-base")
-
-
-async def test_a_worker_leaves_to_others_what_only_they_have(
+async def test_what_a_worker_lacks_is_for_who_has_it_and_fails_where_nobody_does(
     services: Services, settings: Settings
 ) -> None:
-    sight = Sight(services.pool, settings, queues=(QUEUE,))
+    sight = Sight(services.pool, settings)
     await sight.look(memory_bytes=None)
-    assert "sd-xl-base" in sight.abilities.lacking
-    assert "sd-xl-base" in sight.abilities.able  # nobody has it: the task shall say so
-    async with transaction(services.pool) as conn:
-        await workers.heartbeat(conn, reported("has it", lacking=("sd-1.5",)))
-        await workers.heartbeat(conn, reported("of another queue", queues=("training",)))
-        await workers.heartbeat(conn, reported("may not", serves=("sd-1.5",), lacking=("sd-1.5",)))
-    await sight.look(memory_bytes=None)
-    assert "sd-xl-base" not in sight.abilities.able
-    assert "sd-1.5" in sight.abilities.able
-
-
-def reported(
-    name: str,
-    *,
-    queues: tuple[str, ...] = (QUEUE,),
-    serves: tuple[str, ...] | None = None,
-    lacking: tuple[str, ...] = (),
-) -> WorkerReport:
-    return WorkerReport(
-        id=name,
-        host="h",
-        pid=1,
-        version="1",
+    assert "sd-1.5" in sight.abilities.lacking
+    assert "sd-1.5" in sight.abilities.able  # the attempt says which command gets it
+    other = WorkerReport(
+        id="other",
+        host="gpu-1",
+        pid=7,
+        version="0.1.0",
         status="idle",
-        queues=queues,
-        device="CPU",
+        queues=(QUEUE,),
+        device="GPU",
         memory_bytes=None,
         gpu_utilization=None,
         models=(),
         tasks=(),
-        serves=serves,
-        lacking=lacking,
+        lacking=tuple({model.name for model in BUILTIN} - {"sd-1.5"}),
     )
+    async with transaction(services.pool) as conn:
+        await workers.heartbeat(conn, other)
+    await sight.look(memory_bytes=None)
+    assert "sd-1.5" not in sight.abilities.able
+    assert "sd-xl-base" in sight.abilities.able
+    async with transaction(services.pool) as conn:
+        await workers.remove(conn, other.id)
+    await sight.look(memory_bytes=None)
+    assert "sd-1.5" not in sight.abilities.able  # it may be back in a moment
 
 
 @pytest.mark.parametrize("given", ["imageloom-tiny, other", "imageloom-tiny,other,"])

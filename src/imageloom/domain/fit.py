@@ -11,10 +11,11 @@ from imageloom.domain.runnable import least_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abilities:
-    """The models that tasks of a worker may need (`able`), and why the others are not among them.
+    """The models that tasks of a worker may need (`able`), and what keeps the others from it.
 
-    `serves` are those that its operator named, None where it was not said. Of those that it is
-    `lacking` it is given tasks too where no worker has them: the task fails, and says what helps.
+    Of those that it is `lacking`, it takes what no other worker has: to say so at once, in the
+    error of the task, with the command that gets them.
+    `serves` are those that its operator named, None where it was not said.
     """
 
     able: tuple[str, ...] = ()
@@ -28,16 +29,15 @@ def abilities(
     *,
     serves: tuple[str, ...] | None,
     lacking: Collection[str],
-    nowhere: Collection[str] = (),
+    elsewhere: Collection[str],
     memory_bytes: int | None,
 ) -> Abilities:
     """Sort the models of the catalog by whether a worker can be given what needs them.
 
-    What needs no weights is served by everybody. `nowhere` are those of the `lacking` that no other
-    worker has either. None for `memory_bytes` holds anything.
+    What needs no weights is served by everybody. `elsewhere` are models that other workers can be
+    given. None for `memory_bytes` holds anything.
     """
     known = list(models)
-    lacking = set(lacking)
     too_large = {
         each.name
         for each in known
@@ -48,7 +48,8 @@ def abilities(
             each.name
             for each in known
             if (serves is None or each.name in serves or is_method(each))
-            and (each.name in nowhere or each.name not in lacking | too_large)
+            and (each.name not in lacking or each.name not in elsewhere)
+            and each.name not in too_large
         ),
         serves=serves,
         lacking=tuple(sorted(lacking)),

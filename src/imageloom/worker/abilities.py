@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -24,15 +25,19 @@ _log = structlog.get_logger("imageloom.worker")
 # Looks at the catalog between two looks at the files of a model that has not changed: weights that
 # were pulled are soon there. 8 looks of 8 models take 25 ms on a local disk.
 LOOKS: Final = 5
+# Seconds for which a model that another worker had counts as there: machines that are upgraded one
+# by one come back, and what waits for them must not fail meanwhile.
+REMEMBERED: Final = 3600.0
 
 
 class Sight:
     """What there is of the catalog on this machine. Call `look` now and then."""
 
-    def __init__(self, pool: Pool, settings: Settings, *, queues: Collection[str]) -> None:
+    def __init__(self, pool: Pool, settings: Settings) -> None:
         self._pool = pool
-        self._queues = frozenset(queues)
         self._serves = settings.worker_models
+        self._lease = timedelta(seconds=settings.lease_seconds)
+        self._elsewhere: dict[str, float] = {}
         self._here: dict[Model, bool] = {}
         self._looks = 0
         self._strange: frozenset[str] = frozenset()
@@ -46,8 +51,7 @@ class Sight:
         try:
             async with transaction(self._pool, wait=2) as conn:
                 models = tuple((await read_models(conn)).values())
-                # Silent ones too: one that is started anew has its weights again in a moment.
-                others = await workers.list_all(conn, lease=timedelta())
+                others = await workers.list_all(conn, lease=self._lease)
         except StoreUnavailable as exc:
             _log.warning("models_not_listed", error=exc.message)
             return
@@ -57,15 +61,21 @@ class Sight:
         found = await asyncio.to_thread(_located, new)
         self._here = {model: found.get(model, known.get(model, False)) for model in models}
         self._tell_strange(models)
-        lacking = [model.name for model, here in self._here.items() if not here]
-        beside = [each for each in others if self._queues.intersection(each.queues)]
         self.abilities = abilities(
             models,
             serves=self._serves,
-            lacking=lacking,
-            nowhere=[name for name in lacking if not any(_has(each, name) for each in beside)],
+            lacking=[model.name for model, here in self._here.items() if not here],
+            elsewhere=self._seen_elsewhere(models, others),
             memory_bytes=memory_bytes,
         )
+
+    def _seen_elsewhere(self, models: Sequence[Model], others: Sequence[Worker]) -> set[str]:
+        """Return the models that a live worker can be given, or could a short time ago."""
+        now = time.monotonic()
+        for model in models:
+            if any(each.alive and _has(each, model.name) for each in others):
+                self._elsewhere[model.name] = now
+        return {name for name, at in self._elsewhere.items() if now - at < REMEMBERED}
 
     def _tell_strange(self, models: Sequence[Model]) -> None:
         """Warn, once, of names in the setting that no model has, such as a slip of the pen."""
@@ -76,7 +86,11 @@ class Sight:
 
 
 def _has(worker: Worker, name: str) -> bool:
-    return name not in worker.lacking and (worker.serves is None or name in worker.serves)
+    return (
+        name not in worker.lacking
+        and name not in worker.too_large
+        and (worker.serves is None or name in worker.serves)
+    )
 
 
 def _located(models: Sequence[Model]) -> dict[Model, bool]:

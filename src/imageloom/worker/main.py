@@ -85,7 +85,7 @@ class Worker:
         self._draining = asyncio.Event()
         self._room = Room()
         self._running: dict[str, _Running] = {}
-        self._sight = Sight(services.pool, settings, queues=self._queues)
+        self._sight = Sight(services.pool, settings)
         services.queue.handle(self._handle)
         services.queue.take_only(lambda: self._sight.abilities.able)
 

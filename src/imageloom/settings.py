@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from imageloom.domain.catalog import Kind
+from imageloom.domain.drill import Drill
 from imageloom.domain.speed import Compile, Dtype, Speed
 
 
@@ -73,7 +74,7 @@ class Settings(BaseSettings):
         (), description="host:port pairs that may be fetched although their address is private"
     )
     pg_bin: Path | None = Field(None, description="folder of initdb and postgres")
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?|drill)$")
     device_threads: int = Field(
         1, ge=1, description="torch threads on a CPU; 2 can be ten times slower on shared cores"
     )
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
     worker_memory: int | None = Field(
         None, ge=1, description="bytes of a worker's device to count with, instead of all of it"
     )
+    drill_step: float = Field(0.0, ge=0, description="seconds of a step of the device `drill`")
+    drill_ledger: Path | None = Field(None, description="where the device `drill` writes its runs")
     heartbeat_interval: float = Field(1.0, gt=0)
     lease_seconds: float = Field(
         8.0, gt=0, description="silence after which a worker's tasks are taken back"
@@ -158,6 +161,12 @@ class Settings(BaseSettings):
             compile=self.compile,
             kept_prompts=self.kept_prompts,
         )
+
+    @property
+    def drill(self) -> Drill:
+        """What the device process is told where it only plays a device."""
+        ledger = None if self.drill_ledger is None else str(self.drill_ledger.absolute())
+        return Drill(step_seconds=self.drill_step, ledger=ledger)
 
     @property
     def default_models(self) -> dict[Kind, str]:

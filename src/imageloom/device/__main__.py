@@ -9,11 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import setproctitle
+import structlog
 
 from imageloom.device.link import Link
+from imageloom.domain import drill
 from imageloom.domain.messages import Relieved
 from imageloom.domain.speed import Speed
 from imageloom.logs import configure_logs
+
+_log = structlog.get_logger("imageloom.device")
 
 
 def main() -> None:
@@ -23,6 +27,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--log-format", default="auto")
+    parser.add_argument("--drill", default="{}", help="a `Drill` as JSON")
     parser.add_argument("--speed", default="{}", help="a `Speed` as JSON")
     args = parser.parse_args()
     setproctitle.setproctitle("imageloom device")
@@ -32,6 +37,13 @@ def main() -> None:
     link = Link(socket.socket(fileno=args.fd))
     link.start()
 
+    if args.device == drill.NAME:
+        _play(link, msgspec.json.decode(args.drill, type=drill.Drill))
+    else:
+        _work(link, args)
+
+
+def _work(link: Link, args: argparse.Namespace) -> None:
     import torch
 
     from imageloom.device.loop import DeviceLoop  # torch takes 5 s to import: after the link is up
@@ -47,6 +59,17 @@ def main() -> None:
         device, loader=loader, relieved=lambda rung: link.send(Relieved(rung=rung))
     )
     DeviceLoop(link, residency).run()
+
+
+def _play(link: Link, options: drill.Drill) -> None:
+    from imageloom.device.drill import READY, DrillMemory, DrillOpener
+    from imageloom.device.loop import DeviceLoop
+
+    # So that nobody takes these pictures for a model's: here, in the worker's name of its device,
+    # and in every receipt.
+    _log.warning("drill_no_model_draws_these_pictures", **msgspec.structs.asdict(options))
+    link.send(READY)
+    DeviceLoop(link, DrillMemory(), opener=DrillOpener(options)).run()
 
 
 main()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imageloom.domain.errors import AttemptError, DeviceFault, ImageloomError, OutOfMemory
 from imageloom.domain.messages import Errored
-from imageloom.runtime.relief import is_out_of_memory
+from imageloom.runtime.shortage import is_out_of_memory
 
 
 def describe_failure(key: str, exc: Exception) -> Errored:

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, assert_never
+from typing import TYPE_CHECKING, Any, Final, assert_never
 
 import structlog
 from msgspec.structs import replace
@@ -27,11 +27,22 @@ from imageloom.device.openers import open_units
 from imageloom.device.ticks import choose_rows, step_rows
 from imageloom.domain.messages import Cancel, Done, Errored, Residents, Run, Save, Spent, Stopped
 from imageloom.domain.shares import Claimant, Ration, Shares
-from imageloom.runtime.residency import Residency
-from imageloom.runtime.rows import Row
-from imageloom.runtime.torch_device import release_memory
-from imageloom.runtime.units import Closable, Drawing, Dropped, Loading, Savable, Units
+from imageloom.runtime.units import (
+    Attempt,
+    Closable,
+    Drawing,
+    Dropped,
+    Loading,
+    Memory,
+    Savable,
+    Units,
+)
 from imageloom.task_types.registry import ROW_QUEUES
+
+if TYPE_CHECKING:  # it imports torch, and the loop runs without
+    from imageloom.runtime.rows import Row
+
+Opener = Callable[[str, bytes, Attempt, Any], Units]
 
 _log = structlog.get_logger("imageloom.device")
 
@@ -73,14 +84,17 @@ class DeviceLoop:
     def __init__(
         self,
         link: Link,
-        residency: Residency,
+        residency: Memory,
         *,
         clock: Callable[[], float] = time.perf_counter,
+        opener: Opener | None = None,
     ) -> None:
+        """`opener` begins attempts in place of the task types' own `run.py`."""
         self._link = link
         self._residency = residency
         self._clock = clock
         self._meter = Meter(residency)
+        self._opener = opener
         self._live: list[_Live] = []
         self._shares = Shares()
         self._ration = Ration()
@@ -242,8 +256,9 @@ class DeviceLoop:
 
     def _step(self, live: _Live) -> bool:
         if live.units is None:
+            opener: Opener = self._opener or open_units
             with self._told("open", live):
-                live.units = open_units(
+                live.units = opener(
                     live.run.task_type, live.run.work, live.attempt, self._residency
                 )
             return False
@@ -334,7 +349,7 @@ class DeviceLoop:
         self._link.send(replace(message, usage=live.bill.usage))
         self._residency.release(key)
         if isinstance(message, Errored):
-            release_memory()
+            self._residency.give_back()
         self._link.send(Residents(models=self._residency.names()))
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from imageloom.domain.messages import Usage
-from imageloom.runtime.residency import Residency
+from imageloom.runtime.units import Memory
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -31,7 +31,7 @@ class Meter:
     """Bills the device's time as it passes: to the innermost work, divided over whose it is."""
 
     def __init__(
-        self, residency: Residency, *, clock: Callable[[], float] = time.perf_counter
+        self, residency: Memory, *, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._residency = residency
         self._clock = clock
@@ -54,7 +54,7 @@ class Meter:
             self._work.pop()
 
     def _bill(self) -> None:
-        now, peak = self._clock(), self._residency.device.take_peak()
+        now, peak = self._clock(), self._residency.take_peak()
         relief = self._residency.take_relief()
         if self._work:
             shares = self._work[-1]

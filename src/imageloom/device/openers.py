@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from imageloom.domain.errors import UnknownTaskType
-from imageloom.runtime.residency import Residency
 from imageloom.runtime.units import Attempt, Units
 from imageloom.task_types.registry import QUEUES
+
+if TYPE_CHECKING:  # it imports torch, and the loop runs without
+    from imageloom.runtime.residency import Residency
 
 
 class _RunModule(Protocol):

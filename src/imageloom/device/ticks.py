@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from imageloom.runtime.denoiser import Denoiser
-from imageloom.runtime.relief import forget_frames, is_out_of_memory
-from imageloom.runtime.rows import Row
+from imageloom.runtime.shortage import forget_frames, is_out_of_memory
 from imageloom.runtime.units import Drawing
+
+if TYPE_CHECKING:  # both import torch, and the loop runs without
+    from imageloom.runtime.denoiser import Denoiser
+    from imageloom.runtime.rows import Row
 
 # Lanes of one pass. The embedded model on one core takes 6.0 ms a lane at 2 lanes, 3.1 at 16 and
 # 2.8 at 32, but every row then waits twice as long for its step.

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
 import structlog
-import torch
 
+from imageloom.runtime.shortage import forget_frames, is_out_of_memory
 from imageloom.runtime.torch_device import release_memory
 
 _log = structlog.get_logger("imageloom.device")
@@ -21,14 +21,6 @@ _log = structlog.get_logger("imageloom.device")
 # hundred MB can do. Smaller ones would be all seams.
 MOST_CUTS: Final = 4
 LEAST_TILE: Final = 32  # pixels of a side
-
-# How libraries that allocate by themselves say it, in an error of no class of its own.
-_SIGNS: Final = (
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "MPS backend out of memory",
-    "can't allocate memory",
-)
 
 Coding = Literal["encode", "decode"]
 Size = tuple[int, int]
@@ -130,19 +122,3 @@ class Relief:
     def _note(self, rung: str, **fields: object) -> None:
         _log.warning("out_of_memory", model=self._model, rung=rung, **fields)
         self._tell(rung)
-
-
-def is_out_of_memory(exc: BaseException) -> bool:
-    """Whether memory did not suffice, the device's or that of the host."""
-    return isinstance(exc, torch.OutOfMemoryError) or (
-        isinstance(exc, RuntimeError) and any(sign in str(exc) for sign in _SIGNS)
-    )
-
-
-def forget_frames(exc: BaseException) -> None:
-    """Free what the frames hold that an exception went through: the tensors of a failed pass.
-
-    The log says no more where it was raised. To clear the frames alone leaves what functions inside
-    functions refer to, as torch has one around every layer that a hook is on.
-    """
-    exc.__traceback__ = exc.__context__ = None

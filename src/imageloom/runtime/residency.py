@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar, cast
 import structlog
 
 from imageloom.domain.catalog import Model
-from imageloom.runtime.relief import Relief, forget_frames, is_out_of_memory
+from imageloom.runtime.relief import Relief
+from imageloom.runtime.shortage import forget_frames, is_out_of_memory
 from imageloom.runtime.torch_device import TorchDevice, release_memory
 from imageloom.runtime.units import Loading
 
@@ -92,6 +93,14 @@ class Residency:
         self._jobs.pop(key, None)
         if self._reserved.pop(key, None) is not None:
             release_memory()
+
+    def take_peak(self) -> int | None:
+        """Return the most bytes in use on the device since it was asked last."""
+        return self.device.take_peak()
+
+    def give_back(self) -> None:
+        """Give cached blocks back to the device, as after an attempt that raised."""
+        release_memory()
 
     def prepared(self, key: object, job: Callable[[], T]) -> T:
         """Return what `job` makes, done by the loader; `key` tells it from other jobs.

@@ -95,6 +95,30 @@ class Loading(Exception):
         self.future = future
 
 
+class Memory(Protocol):
+    """What the loop asks of what is in the device's memory."""
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the resident models, least recently used first."""
+        ...
+
+    def release(self, key: str) -> None:
+        """Give back what is kept for an attempt that is over."""
+        ...
+
+    def give_back(self) -> None:
+        """Give cached blocks back to the device, as after an attempt that raised."""
+        ...
+
+    def take_peak(self) -> int | None:
+        """Return the most bytes in use since it was asked last, None where nobody counts."""
+        ...
+
+    def take_relief(self) -> tuple[str, ...]:
+        """Return what was done since it was asked last where memory did not suffice."""
+        ...
+
+
 class Attempt(Protocol):
     """What the work of one attempt may say to the loop while a unit runs."""
 

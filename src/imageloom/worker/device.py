@@ -9,13 +9,14 @@ import socket
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from imageloom.core.meters import Meters
+from imageloom.domain.drill import Drill
 from imageloom.domain.errors import DeviceLost
 from imageloom.domain.messages import (
     HEADER_SIZE,
@@ -65,6 +66,7 @@ class DeviceOptions:
     log_format: str
     speed: Speed
     cache_dir: Path
+    drill: Drill = field(default_factory=Drill)
     silence: float = 10.0
 
     @property
@@ -286,6 +288,7 @@ class DeviceProcess:
             f"--threads={self._options.threads}",
             f"--log-format={self._options.log_format}",
             f"--speed={msgspec.json.encode(self._options.speed).decode()}",
+            f"--drill={msgspec.json.encode(self._options.drill).decode()}",
         ]
 
 

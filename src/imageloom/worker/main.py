@@ -73,6 +73,7 @@ class Worker:
                 threads=settings.device_threads,
                 log_format=settings.log_format,
                 speed=settings.speed,
+                drill=settings.drill,
                 cache_dir=settings.data_dir,
                 silence=settings.device_silence,
             ),

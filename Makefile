@@ -1,5 +1,5 @@
 # One-word verbs. Every one sets up what it needs: a fresh clone needs nothing but Python 3.11.
-.PHONY: install check test serve demo bench docs clean
+.PHONY: install check test faults serve demo bench docs clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -14,6 +14,7 @@ help:
 	@echo "make demo     set up and make four pictures from a photograph and a prompt"
 	@echo "make serve    run database, API and worker on http://127.0.0.1:9000"
 	@echo "make test     run the tests"
+	@echo "make faults   kill, stop and cut off everything, for an hour, and print what came of it"
 	@echo "make check    lint, types, layers"
 	@echo "make bench    measure latency and overhead, beside peers"
 	@echo "make docs     write the OpenAPI document to docs/openapi.json"
@@ -64,6 +65,10 @@ $(PROMTOOL): | $(STAMP)
 # Two processes, each with a database and a server of its own; a file stays in one of them.
 test: $(STAMP) $(BROWSER) $(PROMTOOL)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+# The long form of tests/faults: every scenario at its full size. SEED=7 repeats a run.
+faults: $(STAMP)
+	cd tests && $(abspath $(BIN))/python -m faults $(if $(SEED),--seed $(SEED))
 
 serve: $(STAMP)
 	$(BIN)/imageloom serve

@@ -1,0 +1,89 @@
+"""The long form: every scenario at its full size; prints the table, and 1 where a figure is not
+reached.
+
+    python -m faults               all of them
+    python -m faults kills --seed 7 --scale 0.1
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from faults.figures import Figure
+from faults.laboratory import Laboratory, laboratory
+from faults.scenarios import kills
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """One experiment: the installation that it needs, and what is done to it."""
+
+    run: Callable[[Laboratory], list[Figure]]
+    settings: dict[str, str] = field(default_factory=dict)
+    apis: int = 1
+    workers: int = 4
+    bucket: bool = False
+
+    def figures(self, seed: int) -> list[Figure]:
+        """Run it in an installation of its own."""
+        with laboratory(
+            seed=seed,
+            apis=self.apis,
+            workers=self.workers,
+            bucket=self.bucket,
+            settings=self.settings,
+        ) as lab:
+            return self.run(lab)
+
+
+def scenarios(scale: float) -> dict[str, Scenario]:
+    """Return the scenarios by name, at a share of their full size."""
+
+    def size(full: int) -> int:
+        return max(1, round(full * scale))
+
+    return {
+        "kills": Scenario(
+            run=partial(kills.kills, tasks=size(1000), kills=size(50)),
+            settings=kills.SETTINGS,
+            bucket=True,
+        ),
+    }
+
+
+def main() -> int:
+    """Read the options, run and print."""
+    parser = argparse.ArgumentParser(prog="faults", description=__doc__)
+    parser.add_argument("names", nargs="*", help="scenarios; all without")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds in a row")
+    parser.add_argument("--scale", type=float, default=1.0)
+    options = parser.parse_args()
+    known = scenarios(options.scale)
+    if unknown := set(options.names) - known.keys():
+        parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    print(f"{platform.platform()}, Python {platform.python_version()}; seed {options.seed}")
+    found: list[Figure] = []
+    for name in options.names or known:
+        for seed in range(options.seed, options.seed + options.seeds):
+            began = time.monotonic()
+            print(f"\n{name}, seed {seed}", flush=True)
+            figures = known[name].figures(seed)
+            print(*figures, sep="\n")
+            print(f"{(time.monotonic() - began) / 60:.1f} min in all", flush=True)
+            found += figures
+    bad = [figure for figure in found if not figure.good]
+    print(f"\n{len(found) - len(bad)} of {len(found)} figures reached")
+    print(*bad, sep="\n")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

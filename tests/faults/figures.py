@@ -1,0 +1,78 @@
+"""A figure of an experiment: what was found, what it has to be, and how to find it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from faults.checker import Verdict
+from faults.laboratory import Laboratory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line of the table. `threshold` is the most that `value` may be, None where it may be
+    anything.
+    """
+
+    name: str
+    what: str
+    value: float
+    threshold: float | None
+    seed: int
+    minutes: float
+    said: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether it is within its threshold."""
+        return self.threshold is None or self.value <= self.threshold
+
+    def __str__(self) -> str:
+        mark = "ok  " if self.good else "FAIL"
+        limit = "-" if self.threshold is None else f"{self.threshold:g}"
+        line = (
+            f"{mark} {self.name:<4} {self.what:<56} {self.value:>9.6g} of {limit:>6}"
+            f"  seed {self.seed}  {self.minutes:.1f} min"
+        )
+        return f"{line}  {self.said}" if self.said else line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Makes the figures of one experiment."""
+
+    lab: Laboratory
+    name: str
+
+    def line(
+        self, what: str, value: float, threshold: float | None, *, said: Sequence[object] = ()
+    ) -> Figure:
+        """Return a figure; `said` are the first of what was found."""
+        return Figure(
+            name=self.name,
+            what=what,
+            value=value,
+            threshold=threshold,
+            seed=self.lab.seed,
+            minutes=self.lab.minutes,
+            said=", ".join(str(each) for each in list(said)[:3]),
+        )
+
+    def never(self, verdict: Verdict) -> list[Figure]:
+        """Return the figures that are 0 in every experiment."""
+        found = {
+            "lost": verdict.lost,
+            "unexpected": verdict.unexpected,
+            "done twice": verdict.done_twice,
+            "illegal": verdict.illegal,
+            "completed with unreadable or wrong output": verdict.unreadable,
+            "redone without a fault": verdict.redone_without_fault,
+            "outputs that no task names": verdict.orphans,
+        }
+        return [self.line(what, len(tasks), 0, said=tasks) for what, tasks in found.items()]
+
+
+def failures(figures: Sequence[Figure]) -> list[str]:
+    """Return the lines that are not good, for an assertion to show."""
+    return [str(figure) for figure in figures if not figure.good]

@@ -15,7 +15,7 @@ from faults.scenarios import kills
 QUICK = {"HEARTBEAT_INTERVAL": "0.5", "LEASE_SECONDS": "4", "REAP_INTERVAL": "0.5"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def lab() -> Iterator[Laboratory]:
     """An installation with two API processes, four workers and an S3 bucket over HTTP."""
     seed = int(os.environ.get("IMAGELOOM_FAULTS_SEED") or random.SystemRandom().randrange(10**6))

@@ -7,7 +7,8 @@ ImageloomError            code, public message, retryable
     IdempotencyMismatch  TooManySignIns
   AttemptError            this try failed; the policy decides      -> recorded on the attempt
     OutOfMemory  ModelNotInstalled  BadWeights  DeviceFault
-  WorkerError             not the task's fault: DeviceLost  LeaseLost (stop, write nothing)
+  WorkerError             not the task's fault: DeviceLost  DeviceAway  LeaseLost (stop,
+                          write nothing)
   InfrastructureError     retried in place, bounded                -> 503 at the edge
     StoreUnavailable  StorageUnavailable  NoWorker
 """
@@ -172,6 +173,10 @@ class DeviceLost(WorkerError):
     """The device process died under the task."""
 
     code = "worker_lost"
+
+
+class DeviceAway(DeviceLost):
+    """There was no device process to begin the attempt on: nothing was tried."""
 
 
 class LeaseLost(WorkerError):

@@ -16,6 +16,7 @@ from imageloom.core.models import get_model
 from imageloom.core.services import Services
 from imageloom.core.settle import note_usage, settle
 from imageloom.domain.errors import (
+    DeviceAway,
     DeviceLost,
     ImageloomError,
     LeaseLost,
@@ -109,6 +110,8 @@ async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
             return Completed(output=await _work(tools, claim, alone=alone))
     except DeviceRefusedError as exc:
         return exc.failure
+    except DeviceAway:
+        return Interrupted()
     except DeviceLost as exc:
         return Lost(reason=exc.message)
     except LeaseLost:

@@ -17,7 +17,7 @@ import structlog
 
 from imageloom.core.meters import Meters
 from imageloom.domain.drill import Drill
-from imageloom.domain.errors import DeviceLost
+from imageloom.domain.errors import DeviceAway, DeviceLost
 from imageloom.domain.messages import (
     HEADER_SIZE,
     Cancel,
@@ -83,6 +83,7 @@ class DeviceProcess:
         self._meters = meters
         self._watched: dict[str, Callable[[Spent], None]] = {}
         self._ready = asyncio.Event()
+        self._lost = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._attempts: dict[str, asyncio.Queue[ToParent | None]] = {}
@@ -106,6 +107,10 @@ class DeviceProcess:
         """Wait until the device process has imported torch and can work."""
         await self._ready.wait()
 
+    async def wait_lost(self) -> None:
+        """Wait until the process that can work is gone."""
+        await self._lost.wait()
+
     async def keep(self) -> None:
         """Run a device process, and another one after it, until cancelled; then kill it."""
         delay = RESTART_DELAY
@@ -122,8 +127,11 @@ class DeviceProcess:
     async def run(self, message: Run) -> AsyncGenerator[ToParent]:
         """Send an attempt and yield what the device says of it; the last is Done or Errored.
 
-        After `stop` it ends with Stopped. Raises: DeviceLost where the process dies before the end.
+        After `stop` it ends with Stopped. Raises: DeviceLost where the process dies before the end,
+        DeviceAway where there is none.
         """
+        if not self.is_ready:
+            raise DeviceAway("the device process is starting")
         incoming: asyncio.Queue[ToParent | None] = asyncio.Queue()
         self._attempts[message.key] = incoming
         try:
@@ -205,6 +213,7 @@ class DeviceProcess:
             asking.cancel()
             was_ready = self._ready.is_set()
             self._ready.clear()
+            self._lost.set()
             self._writer = None
             self.models = ()
             writer.close()
@@ -247,6 +256,7 @@ class DeviceProcess:
             case Ready(device=info):
                 self.info = info
                 self._ready.set()
+                self._lost.clear()
                 _log.info("device_ready", device=info.name, kind=info.kind)
             case Residents(models=models):
                 self.models = models

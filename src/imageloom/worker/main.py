@@ -125,26 +125,33 @@ class Worker:
             self._draining.set()
 
     async def _consume(self) -> None:
-        """Take jobs until drained; starts over where the queue lost its database."""
-        await self._first(self._device.wait_ready(), self._draining.wait())
-        await self._sight.look(memory_bytes=self._memory_bytes())  # else the first job is not seen
-        while not self._draining.is_set():
+        """Take jobs until drained; starts over where the queue lost its database.
+
+        While there is no device process it takes none: other workers can do them meanwhile.
+        """
+        while await self._first(self._device.wait_ready(), self._draining.wait()):
+            # Else the first job is not seen.
+            await self._sight.look(memory_bytes=self._memory_bytes())
             consumers = {
                 name: asyncio.create_task(self._consume_queue(name), name="consume")
                 for name in self._queues
             }
             try:
                 either = asyncio.wait(consumers.values(), return_when=asyncio.FIRST_COMPLETED)
-                await self._first(either, self._draining.wait())
+                stop = self._first(self._device.wait_lost(), self._draining.wait())
+                await self._first(either, stop)
             finally:
+                lost = not self._draining.is_set() and not self._device.is_ready
                 # A cancelled consumer beats no more. The one of trainings beats on while its
                 # training is saved, and takes no other meanwhile.
                 for name, consumer in consumers.items():
-                    if name != TRAINING:
+                    if lost or name != TRAINING:
                         consumer.cancel()
+                if lost:
+                    await self._end_by_themselves()
                 await asyncio.gather(*(self._leave(each) for each in self._running.values()))
                 # Once each: a second cancel would not wait for what is being handed back.
-                if TRAINING in consumers:
+                if TRAINING in consumers and not lost:
                     consumers[TRAINING].cancel()
                 for ended in await asyncio.gather(*consumers.values(), return_exceptions=True):
                     if isinstance(ended, psycopg.Error | ConnectorException):
@@ -152,6 +159,14 @@ class Worker:
                         await asyncio.sleep(1)
                     elif isinstance(ended, Exception):
                         raise ended
+
+    async def _end_by_themselves(self) -> None:
+        """Let attempts say that their device is gone.
+
+        Who does something else yet has half a lease for it: nobody beats for it any more.
+        """
+        if jobs := [each.job for each in self._running.values()]:
+            await asyncio.wait(jobs, timeout=self._services.settings.lease_seconds / 2)
 
     async def _leave(self, running: _Running) -> None:
         """Stop an attempt; on a drain, once it has kept what it can of its work."""
@@ -190,7 +205,7 @@ class Worker:
         job_id = context.job.id
         if job_id is None:
             raise RuntimeError("a job without an id cannot be claimed")
-        if not await self._first(self._device.wait_ready(), self._draining.wait()):
+        if self._draining.is_set() or not self._device.is_ready:
             # The job vanishes when this returns; the task needs another.
             await hand_back(self._services, task_id, job_id=job_id)
             return

@@ -45,7 +45,7 @@ def generation(
 class Played:
     """A drill's device process and the file in which it says what it did."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, patience: float = 300.0) -> None:
         self.ledger = folder / "device.ledger"
         self.device = DeviceProcess(
             DeviceOptions(
@@ -55,6 +55,8 @@ class Played:
                 speed=Speed(),
                 cache_dir=folder,
                 drill=Drill(ledger=str(self.ledger)),
+                silence=1.0,
+                patience=patience,
             )
         )
 
@@ -121,6 +123,18 @@ async def test_poison_that_hangs_neither_ends_nor_listens(played: Played) -> Non
     for lost in (hanging, following):
         with pytest.raises(DeviceLost):
             await lost
+
+
+async def test_a_device_that_hangs_for_long_is_ended(tmp_path: Path) -> None:
+    impatient = Played(tmp_path, patience=1.0)
+    keeping = asyncio.create_task(impatient.device.keep())
+    await impatient.device.wait_ready()
+    with pytest.raises(DeviceLost):
+        await impatient.answers(generation("t1/1", prompt=HANG))
+    await impatient.device.wait_ready()
+    assert isinstance((await impatient.answers(generation("t2/1")))[-1], Done)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def test_processing_gives_the_picture_back(played: Played) -> None:

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
     device_silence: float = Field(
         10.0, gt=0, description="time without a sign of life after which a device is unhealthy"
     )
+    device_patience: float = Field(
+        300.0, gt=0, description="time for which a device may be unhealthy before it is ended"
+    )
     reap_interval: float = Field(1.0, gt=0)
     max_attempts: int = Field(3, ge=1)
     url_ttl: int = Field(7 * 24 * 3600, ge=1, description="life of a signed output URL")

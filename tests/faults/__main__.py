@@ -8,6 +8,7 @@ reached.
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 import random
 import sys
@@ -16,9 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+import structlog
+
 from faults.figures import Figure
 from faults.laboratory import Laboratory, laboratory
-from faults.scenarios import kills
+from faults.scenarios import kills, races
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +46,19 @@ class Scenario:
             return self.run(lab)
 
 
-def scenarios(scale: float) -> dict[str, Scenario]:
+def scenarios(scale: float) -> dict[str, Callable[[int], list[Figure]]]:
     """Return the scenarios by name, at a share of their full size."""
 
     def size(full: int) -> int:
         return max(1, round(full * scale))
 
     return {
+        "races": lambda seed: races.races(seed=seed, tasks=size(2000)),
         "kills": Scenario(
             run=partial(kills.kills, tasks=size(1000), kills=size(50)),
             settings=kills.SETTINGS,
             bucket=True,
-        ),
+        ).figures,
     }
 
 
@@ -66,6 +70,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds in a row")
     parser.add_argument("--scale", type=float, default=1.0)
     options = parser.parse_args()
+    # What the played verbs log would bury the table; processes have logs of their own.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
     known = scenarios(options.scale)
     if unknown := set(options.names) - known.keys():
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}")
@@ -75,7 +82,7 @@ def main() -> int:
         for seed in range(options.seed, options.seed + options.seeds):
             began = time.monotonic()
             print(f"\n{name}, seed {seed}", flush=True)
-            figures = known[name].figures(seed)
+            figures = known[name](seed)
             print(*figures, sep="\n")
             print(f"{(time.monotonic() - began) / 60:.1f} min in all", flush=True)
             found += figures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,10 +41,16 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Makes the figures of one experiment."""
+    """Makes the figures of one experiment, which began at that moment of the monotonic clock."""
 
-    lab: Laboratory
     name: str
+    seed: int
+    began: float
+
+    @classmethod
+    def of(cls, lab: Laboratory, name: str) -> Table:
+        """Return the table of an experiment in a laboratory."""
+        return cls(name=name, seed=lab.seed, began=lab.began)
 
     def line(
         self, what: str, value: float, threshold: float | None, *, said: Sequence[object] = ()
@@ -54,8 +61,8 @@ class Table:
             what=what,
             value=value,
             threshold=threshold,
-            seed=self.lab.seed,
-            minutes=self.lab.minutes,
+            seed=self.seed,
+            minutes=(time.monotonic() - self.began) / 60,
             said=", ".join(str(each) for each in list(said)[:3]),
         )
 

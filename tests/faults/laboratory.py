@@ -71,7 +71,7 @@ insert into lab.strike values (0);
 create sequence lab.dice;
 create function lab.maybe_strike() returns trigger language plpgsql as $$
 begin
-    if abs(hashint8extended(nextval('lab.dice'), {seed})) %% 100
+    if abs(hashint8extended(nextval('lab.dice'), {seed})) % 100
         < (select percent from lab.strike) then
         perform pg_terminate_backend(pg_backend_pid());
     end if;
@@ -257,11 +257,6 @@ class Laboratory:
         """Return the logs of all processes that ever were."""
         return sorted(self.folder.glob("*.log"))
 
-    @property
-    def minutes(self) -> float:
-        """How long the experiment has taken."""
-        return (time.monotonic() - self.began) / 60
-
     def _start(
         self,
         kind: str,
@@ -307,11 +302,8 @@ def laboratory(
             tempfile.TemporaryDirectory(prefix="il-", ignore_cleanup_errors=True)
         )
         folder = Path(name)
-        database = Database(folder / "pg")
-        stack.callback(database.close)
-        key = asyncio.run(_prepared(database.url))
-        with psycopg.connect(database.url, autocommit=True) as conn:
-            conn.execute(_WATCH.replace("{seed}", str(seed)).replace("%%", "%"))  # type: ignore[arg-type]
+        database = stack.enter_context(watched_database(folder, seed=seed))
+        key = asyncio.run(_first_key(database.url))
         receiver = stack.enter_context(Receiver.listening(Book(folder / "webhooks.ledger")))
         store = stack.enter_context(bucket_server(folder)) if bucket else None
         made = Laboratory(
@@ -344,8 +336,20 @@ def _end_all(made: Laboratory) -> None:
         process.end()
 
 
-async def _prepared(url: str) -> str:
-    await migrate(url)
+@contextmanager
+def watched_database(folder: Path, *, seed: int) -> Iterator[Database]:
+    """Yield a database of ours in which every change of a task is written down."""
+    database = Database(folder / "pg")
+    try:
+        asyncio.run(migrate(database.url))
+        with psycopg.connect(database.url, autocommit=True) as conn:
+            conn.execute(_WATCH.replace("{seed}", str(seed)))  # type: ignore[arg-type]
+        yield database
+    finally:
+        database.close()
+
+
+async def _first_key(url: str) -> str:
     async with open_pool(url, max_size=2, wait=10) as pool:
         made = await create_key(pool, tenant="default", scopes=("read", "write", "monitor"))
         return made.key

@@ -58,7 +58,8 @@ RESTART_DELAY_LIMIT = 30.0
 class DeviceOptions:
     """How the device process is started; compiled code is kept below `cache_dir`.
 
-    `silence` is how many seconds it may give no sign of life.
+    `silence` is how many seconds it may give no sign of life, and `patience` how many more pass
+    before it is ended for that.
     """
 
     device: str
@@ -68,6 +69,7 @@ class DeviceOptions:
     cache_dir: Path
     drill: Drill = field(default_factory=Drill)
     silence: float = 10.0
+    patience: float = 300.0
 
     @property
     def stop_timeout(self) -> float:
@@ -224,9 +226,13 @@ class DeviceProcess:
         return was_ready
 
     async def _ask(self, writer: asyncio.StreamWriter) -> None:
-        """Ask the process how it is, once a second from when it is ready, and log what is new."""
+        """Ask the process how it is, once a second from when it is ready, and log what is new.
+
+        One that stays in trouble is ended. Its seconds are counted in questions, not timed: where
+        the parent itself was stopped, the device is not to blame.
+        """
         await self._ready.wait()
-        before = None
+        before, in_trouble = None, 0.0
         while True:
             if self._liveness.ask():
                 writer.write(encode_frame(Ping()))
@@ -236,6 +242,11 @@ class DeviceProcess:
             elif before and not trouble:
                 _log.info("device_is_well_again")
             before = trouble
+            in_trouble = in_trouble + PING_INTERVAL if trouble else 0.0
+            if in_trouble > self._options.patience:
+                _log.error("device_ended", reason=trouble)
+                self.kill()
+                return
             await asyncio.sleep(PING_INTERVAL)
 
     def _new_liveness(self) -> Liveness:

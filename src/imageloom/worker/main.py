@@ -76,6 +76,7 @@ class Worker:
                 drill=settings.drill,
                 cache_dir=settings.data_dir,
                 silence=settings.device_silence,
+                patience=settings.device_patience,
             ),
             services.meters,
         )

@@ -36,8 +36,8 @@ def kills(
         Client(lab=lab).submit(bodies)
     settled(lab, timeout=PATIENCE)
     verdict = judge(read_ledgers(lab))
-    table = Table(lab=lab, name="C1")
-    recovery = Table(lab=lab, name="C2")
+    table = Table.of(lab, "C1")
+    recovery = Table.of(lab, "C2")
     return [
         *table.never(verdict),
         table.line("attempts beyond the first", verdict.redone, kills * SHARING),

@@ -14,7 +14,9 @@ from imageloom.core.metrics import KEEP_COUNTS
 from imageloom.core.recover import Recovery
 from imageloom.core.retention import forget_old
 from imageloom.core.services import Services
+from imageloom.storage.keys import attempt_prefix
 from imageloom.store import (
+    attempts,
     events,
     files,
     forecasts,
@@ -29,6 +31,8 @@ from imageloom.store.pool import transaction
 _log = structlog.get_logger("imageloom.maintain")
 
 SWEEP_INTERVAL = 60.0  # seconds; what it deletes has been useless for an hour or more
+SWEEP_AGE = timedelta(minutes=10)  # since an attempt ended: five times what it may try to settle
+SWEEP_MOST = 200  # attempts of one pass
 KEEP_EVENTS = timedelta(days=7)  # of webhooks, after they ended: time to look and to replay
 
 
@@ -41,6 +45,8 @@ async def maintain(services: Services) -> None:
         group.create_task(_every(services.settings.reap_interval, "approvals", approvals))
         group.create_task(_every(SWEEP_INTERVAL, "sweep", partial(sweep, services)))
         group.create_task(_every(SWEEP_INTERVAL, "forget", partial(forget_old, services)))
+        left = partial(sweep_attempts, services)
+        group.create_task(_every(SWEEP_INTERVAL, "attempts", left))
 
 
 async def sweep(services: Services) -> None:
@@ -60,6 +66,19 @@ async def sweep(services: Services) -> None:
     if keys:
         # After the commit: a file that is listed must be there, one that is there may be unlisted.
         await services.storage.delete(keys)
+
+
+async def sweep_attempts(services: Services) -> None:
+    """Delete what attempts left that did not complete: who should have done it may have died.
+
+    Each once, and late, so that whoever came back from the dead has written all that it will.
+    """
+    async with transaction(services.pool) as conn:
+        left = await attempts.unswept(conn, age=SWEEP_AGE, limit=SWEEP_MOST)
+    for task_id, number in left:
+        await services.storage.delete_prefix(attempt_prefix(task_id, number))
+        async with transaction(services.pool) as conn:
+            await attempts.mark_swept(conn, task_id, number)
 
 
 async def _every(interval: float, name: str, chore: Callable[[], Awaitable[object]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from imageloom.domain.messages import Usage
 from imageloom.domain.retry import Decision
@@ -96,6 +96,26 @@ async def note_usage(conn: Connection, task_id: str, number: int, usage: Usage) 
         "update attempt set device_seconds = %s, device_memory_bytes = %s, relief = %s"
         " where task_id = %s and number = %s and device_seconds is null",
         (usage.seconds, usage.memory_bytes, list(usage.relief) or None, task_id, number),
+    )
+
+
+async def unswept(conn: Connection, *, age: timedelta, limit: int) -> list[tuple[str, int]]:
+    """Return attempts that ended so long ago without completing, and were not swept yet.
+
+    Uses attempt_unswept.
+    """
+    rows = await conn.execute(
+        "select task_id, number from attempt where not swept and outcome <> 'completed'"
+        " and ended_at < now() - %s order by ended_at limit %s",
+        (age, limit),
+    )
+    return [(row["task_id"], row["number"]) for row in await rows.fetchall()]
+
+
+async def mark_swept(conn: Connection, task_id: str, number: int) -> None:
+    """Note that nothing of the attempt is in storage any more."""
+    await conn.execute(
+        "update attempt set swept = true where task_id = %s and number = %s", (task_id, number)
     )
 
 

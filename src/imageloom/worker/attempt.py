@@ -295,6 +295,19 @@ def _encode(drawn: Picture, work: Work) -> tuple[Picture, Encoded]:
 
 
 async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
+    """Settle and clean up to the end, also where the attempt is cancelled meanwhile.
+
+    A user's cancel may arrive in the middle of it: what it broke off would leave bytes behind.
+    """
+    finishing = asyncio.create_task(_settled(tools, claim, outcome), name="finish")
+    try:
+        await asyncio.shield(finishing)
+    except asyncio.CancelledError:
+        await finishing
+        raise
+
+
+async def _settled(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
     """Settle, waiting out a database restart; a refused settlement leaves no bytes."""
     task_id, attempt = claim.task.id, claim.attempt
     settled = None

@@ -7,8 +7,8 @@ ImageloomError            code, public message, retryable
     IdempotencyMismatch  TooManySignIns
   AttemptError            this try failed; the policy decides      -> recorded on the attempt
     OutOfMemory  ModelNotInstalled  BadWeights  DeviceFault
-  WorkerError             not the task's fault: DeviceLost  DeviceAway  LeaseLost (stop,
-                          write nothing)
+  WorkerError             not the task's fault: DeviceLost  DeviceAway  CutOff  LeaseLost
+                          (stop, write nothing)
   InfrastructureError     retried in place, bounded                -> 503 at the edge
     StoreUnavailable  StorageUnavailable  NoWorker
 """
@@ -177,6 +177,12 @@ class DeviceLost(WorkerError):
 
 class DeviceAway(DeviceLost):
     """There was no device process to begin the attempt on: nothing was tried."""
+
+
+class CutOff(WorkerError):
+    """The worker was not heard for a lease: others may have the attempt. Stop, hand it back."""
+
+    code = "cut_off"
 
 
 class LeaseLost(WorkerError):

@@ -16,6 +16,7 @@ from imageloom.core.models import get_model
 from imageloom.core.services import Services
 from imageloom.core.settle import note_usage, settle
 from imageloom.domain.errors import (
+    CutOff,
     DeviceAway,
     DeviceLost,
     ImageloomError,
@@ -49,6 +50,7 @@ from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
+from imageloom.worker.lease import Lease
 from imageloom.worker.patience import outlast
 from imageloom.worker.previews import PreviewWriter
 from imageloom.worker.progress import ProgressWriter
@@ -72,6 +74,7 @@ class AttemptTools:
     handover: Handover
     room: Room
     account: Account
+    lease: Lease
 
 
 async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
@@ -82,11 +85,16 @@ async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
     """
     log = _log.bind(task_id=claim.task.id, attempt=claim.attempt, task_type=claim.task.type)
     try:
-        outcome = await _outcome(tools, claim)
+        async with tools.lease.held():
+            outcome = await _outcome(tools, claim)
     except asyncio.CancelledError:
         # Either the user's cancel, then the row is final and this is refused, or a drain.
         await _finish(tools, claim, Interrupted())
         raise
+    except CutOff:
+        # Refused where others have the task by now; else it waits for anybody, unspent.
+        await _finish(tools, claim, Interrupted())
+        return
     except LeaseLost:
         log.warning("lease_lost")
         await tools.services.storage.delete_prefix(attempt_prefix(claim.task.id, claim.attempt))

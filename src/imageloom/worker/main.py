@@ -26,6 +26,7 @@ from imageloom.core.services import Services
 from imageloom.domain.errors import StoreUnavailable
 from imageloom.store import workers
 from imageloom.store.pool import transaction
+from imageloom.store.reach import is_heard
 from imageloom.store.workers import WorkerReport
 from imageloom.task_types.registry import QUEUES, ROW_QUEUES
 from imageloom.task_types.training.spec import NAME as TRAINING
@@ -35,6 +36,7 @@ from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
 from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
+from imageloom.worker.lease import Lease
 from imageloom.worker.metrics import MeteredFetcher, counts_kept
 from imageloom.worker.room import Room
 from imageloom.worker.traces import attempt_traced
@@ -86,6 +88,11 @@ class Worker:
         )
         self._draining = asyncio.Event()
         self._room = Room()
+        self._lease = Lease(
+            seconds=settings.lease_seconds,
+            is_heard=lambda: is_heard(str(services.pool.conninfo)),
+            clock=time.monotonic,
+        )
         self._running: dict[str, _Running] = {}
         self._sight = Sight(services.pool, settings)
         services.queue.handle(self._handle)
@@ -225,6 +232,7 @@ class Worker:
             handover=handover,
             room=self._room,
             account=Account(),
+            lease=self._lease,
         )
         try:
             with attempt_traced(self._services.tracing, self._device, claimed, asked_at=asked_at):
@@ -240,11 +248,14 @@ class Worker:
             self._gpu = GpuMeter(self._device.info.uuid)
         while True:
             await self._sight.look(memory_bytes=self._memory_bytes())
+            began = time.monotonic()
             try:
                 async with transaction(self._services.pool, wait=2) as conn:
                     await workers.heartbeat(conn, self._state())
+                self._lease.renew(at=began)
             except StoreUnavailable as exc:
                 _log.warning("heartbeat_not_written", error=exc.message)
+            await self._lease.look()
             await asyncio.sleep(self._services.settings.heartbeat_interval)
 
     def _state(self) -> WorkerReport:

@@ -26,6 +26,16 @@ _after_commit: ContextVar[list[Callable[[], None]]] = ContextVar("after_commit")
 CHECK_TIMEOUT = 2.0  # seconds for "are you there", asked before every use of a connection
 TRANSACTION_TIMEOUT = 8.0  # seconds; ours take milliseconds, and a caller must hear 503 within 10
 
+# What the server does about us: a process that is stopped in a transaction, or whose machine is gone
+# keeps its locks else, for hours, and whoever would take over its tasks waits for them.
+_LET_GO = {
+    "idle_in_transaction_session_timeout": "5s",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "3",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15s",
+}
+
 # Keepalives notice a database that vanished without a word within 15 seconds.
 KEEPALIVE: dict[str, Any] = {
     "keepalives_idle": 5,
@@ -55,6 +65,7 @@ async def open_pool(
         # begin anew: with an hour here, a pool found a database that was away for 15 s 15 s late.
         reconnect_timeout=3,
         check=_check,
+        configure=_configure,
         open=False,
     )
     try:
@@ -102,6 +113,16 @@ def after_commit(act: Callable[[], None]) -> None:
     Raises: LookupError outside of a transaction.
     """
     _after_commit.get().append(act)
+
+
+async def _configure(conn: Connection) -> None:
+    """Tell the server when to give a session up. One round trip for each new connection."""
+    await conn.execute(
+        "select set_config(name, value, false)"
+        " from unnest(%s::text[], %s::text[]) as setting (name, value)",
+        (list(_LET_GO), list(_LET_GO.values())),
+    )
+    await conn.commit()
 
 
 async def _check(conn: Connection) -> None:

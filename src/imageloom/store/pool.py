@@ -26,8 +26,8 @@ _after_commit: ContextVar[list[Callable[[], None]]] = ContextVar("after_commit")
 CHECK_TIMEOUT = 2.0  # seconds for "are you there", asked before every use of a connection
 TRANSACTION_TIMEOUT = 8.0  # seconds; ours take milliseconds, and a caller must hear 503 within 10
 
-# What the server does about us: a process that is stopped in a transaction, or whose machine is gone
-# keeps its locks else, for hours, and whoever would take over its tasks waits for them.
+# What the server does about us. A process that is stopped in a transaction, or whose machine is
+# gone, keeps its locks else, for hours, and whoever would take over its tasks waits for them.
 _LET_GO = {
     "idle_in_transaction_session_timeout": "5s",
     "tcp_keepalives_idle": "5",

@@ -12,6 +12,8 @@ from imageloom.domain.errors import CutOff
 
 _log = structlog.get_logger("imageloom.worker")
 
+WATCH_INTERVAL = 1.0  # seconds
+
 
 class Lease:
     """How long ago the database took a heartbeat, and what must stop when that is too long.
@@ -38,8 +40,14 @@ class Lease:
         """Note that a heartbeat was taken which was sent at that moment of the clock."""
         self._renewed = at
 
+    async def keep_watch(self) -> None:
+        """Look for ever: beside the heartbeats, which may wait for long where nobody answers."""
+        while True:
+            await self.look()
+            await asyncio.sleep(WATCH_INTERVAL)
+
     async def look(self) -> None:
-        """Stop the attempts of a lease that has ended unheard. Ask about once a second."""
+        """Stop the attempts of a lease that has ended unheard."""
         if not self._holders or self._clock() - self._renewed < self._seconds:
             return
         if await self._is_heard():

@@ -115,6 +115,7 @@ class Worker:
                     group.create_task(self._device.keep(), name="device"),
                     group.create_task(maintain(self._services), name="maintain"),
                     group.create_task(self._report(), name="report"),
+                    group.create_task(self._lease.keep_watch(), name="lease"),
                 ]
                 await self._consume()
                 for task in background:
@@ -255,7 +256,6 @@ class Worker:
                 self._lease.renew(at=began)
             except StoreUnavailable as exc:
                 _log.warning("heartbeat_not_written", error=exc.message)
-            await self._lease.look()
             await asyncio.sleep(self._services.settings.heartbeat_interval)
 
     def _state(self) -> WorkerReport:

@@ -1,5 +1,5 @@
 # One-word verbs. Every one sets up what it needs: a fresh clone needs nothing but Python 3.11.
-.PHONY: install check test faults serve demo bench docs clean
+.PHONY: install check test faults faults-mutations serve demo bench docs clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -69,6 +69,10 @@ test: $(STAMP) $(BROWSER) $(PROMTOOL)
 # The long form of tests/faults: every scenario at its full size. SEED=7 repeats a run.
 faults: $(STAMP)
 	cd tests && $(abspath $(BIN))/python -m faults $(if $(SEED),--seed $(SEED))
+
+# Shows that the laboratory can turn red: four guards are taken out of copies of the source.
+faults-mutations: $(STAMP)
+	cd tests && $(abspath $(BIN))/python -m faults.mutations
 
 serve: $(STAMP)
 	$(BIN)/imageloom serve

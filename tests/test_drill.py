@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from imageloom.core.meters import Meters
 from imageloom.device.drill import HANG, KILL, OUT_OF_MEMORY, drill_picture
 from imageloom.domain.catalog import BUILTIN
 from imageloom.domain.drill import Drill
@@ -57,7 +58,8 @@ class Played:
                 drill=Drill(ledger=str(self.ledger)),
                 silence=1.0,
                 patience=patience,
-            )
+            ),
+            Meters(),
         )
 
     async def answers(self, run: Run) -> list[ToParent]:

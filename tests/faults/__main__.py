@@ -11,6 +11,7 @@ import argparse
 import logging
 import platform
 import random
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ import structlog
 
 from faults.figures import Figure
 from faults.laboratory import Laboratory, laboratory
-from faults.scenarios import kills, races
+from faults.scenarios import cancels, database, kills, poison, races, workflows, zombies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,23 @@ def scenarios(scale: float) -> dict[str, Callable[[int], list[Figure]]]:
             settings=kills.SETTINGS,
             bucket=True,
         ).figures,
+        "restarts": Scenario(
+            run=partial(database.restarts, tasks=size(1000), restarts=size(20)), apis=2
+        ).figures,
+        "sessions": Scenario(
+            run=partial(database.sessions, tasks=size(500), ended=size(300)), apis=2
+        ).figures,
+        "zombies": Scenario(run=partial(zombies.zombies, rounds=size(60))).figures,
+        "cancels": Scenario(
+            run=partial(cancels.cancels, races=size(10_000)), apis=2, workers=2
+        ).figures,
+        "poison": Scenario(
+            run=partial(poison.poison, good=size(500), bad=size(5)), settings=poison.SETTINGS
+        ).figures,
+        "workflows": Scenario(
+            run=partial(workflows.workflows, count=size(200), faults=size(40), struck=5),
+            settings=kills.SETTINGS,
+        ).figures,
     }
 
 
@@ -77,6 +95,8 @@ def main() -> int:
     if unknown := set(options.names) - known.keys():
         parser.error(f"no scenario {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     print(f"{platform.platform()}, Python {platform.python_version()}; seed {options.seed}")
+    # Asked to end, it ends what it started: processes in groups of their own outlive it else.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     found: list[Figure] = []
     for name in options.names or known:
         for seed in range(options.seed, options.seed + options.seeds):

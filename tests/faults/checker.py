@@ -101,7 +101,8 @@ def _unexpected(ledgers: Ledgers) -> tuple[str, ...]:
     answered = {each.key for each in ledgers.requests if each.task is not None}
     one_each: set[str] = set()
     found = []
-    for ending in sorted(ledgers.endings, key=lambda each: each.task):
+    alone = [each for each in ledgers.endings if not each.of_workflow]
+    for ending in sorted(alone, key=lambda each: each.task):
         # Where a key was answered, its one task is what was told; else any one may be there.
         ours = ending.task in told or ending.key not in answered
         if ending.key in asked - one_each and ours:

@@ -14,7 +14,8 @@ from zlib import crc32
 
 import httpx
 
-from faults.laboratory import Laboratory
+from faults.laboratory import Laboratory, Process
+from faults.nemesis import Firing
 
 # Answers after which a client may ask again; anything else is an answer.
 _AGAIN = frozenset({409, 429, 503})
@@ -41,6 +42,7 @@ class Client:
     """Sends requests to the API processes in turn, from several threads."""
 
     lab: Laboratory
+    apis: Sequence[Process] = ()  # all without
     threads: int = 4
     patience: float = 60.0
 
@@ -48,6 +50,10 @@ class Client:
         """Submit each body under its key until it is answered; return the tasks by key."""
         with ThreadPoolExecutor(self.threads) as pool, self._session() as session:
             return dict(pool.map(lambda each: (each[0], self._insist(session, *each)), bodies))
+
+    def spread(self, bodies: Sequence[tuple[str, dict[str, Any]]], firing: Firing) -> set[str]:
+        """Submit them over all the time that it is fired, and return their tasks."""
+        return {task for some in firing.spread(bodies) for task in self.submit(some).values()}
 
     def _session(self) -> httpx.Client:
         return httpx.Client(
@@ -61,7 +67,8 @@ class Client:
         book = self.lab.requests
         for attempt in range(round(self.patience / 0.2)):
             # Another process every time: any of them must know the key.
-            api = self.lab.apis[(crc32(key.encode()) + attempt) % len(self.lab.apis)]
+            apis = self.apis or self.lab.apis
+            api = apis[(crc32(key.encode()) + attempt) % len(apis)]
             try:
                 answer = session.post(
                     f"{api.url}/tasks/generation", json=sent, headers={"Idempotency-Key": key}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from faults.laboratory import Laboratory, laboratory
-from faults.scenarios import kills
+from faults.scenarios import kills, poison
 
 # So that a silent worker is noticed in half of the time: the short form is short.
-QUICK = {"HEARTBEAT_INTERVAL": "0.5", "LEASE_SECONDS": "4", "REAP_INTERVAL": "0.5"}
+QUICK = {"HEARTBEAT_INTERVAL": "0.5", "LEASE_SECONDS": "5", "REAP_INTERVAL": "0.5"}
 
 
 @pytest.fixture(scope="package")
@@ -27,6 +27,6 @@ def lab() -> Iterator[Laboratory]:
         workers=3,
         bucket=True,
         step_seconds=0.01,
-        settings={**QUICK, **kills.SETTINGS},
+        settings={**QUICK, **kills.SETTINGS, **poison.SETTINGS},
     ) as made:
         yield made

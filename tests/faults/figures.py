@@ -12,8 +12,10 @@ from faults.laboratory import Laboratory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One line of the table. `threshold` is the most that `value` may be, None where it may be
-    anything.
+    """One line of the table.
+
+    `threshold` is the most that `value` may be, None where it may be anything. One that is `timed`
+    says nothing on a machine that does other things meanwhile.
     """
 
     name: str
@@ -23,6 +25,7 @@ class Figure:
     seed: int
     minutes: float
     said: str = ""
+    timed: bool = False
 
     @property
     def good(self) -> bool:
@@ -53,7 +56,13 @@ class Table:
         return cls(name=name, seed=lab.seed, began=lab.began)
 
     def line(
-        self, what: str, value: float, threshold: float | None, *, said: Sequence[object] = ()
+        self,
+        what: str,
+        value: float,
+        threshold: float | None,
+        *,
+        said: Sequence[object] = (),
+        timed: bool = False,
     ) -> Figure:
         """Return a figure; `said` are the first of what was found."""
         return Figure(
@@ -63,23 +72,26 @@ class Table:
             threshold=threshold,
             seed=self.seed,
             minutes=(time.monotonic() - self.began) / 60,
+            timed=timed,
             said=", ".join(str(each) for each in list(said)[:3]),
         )
 
-    def never(self, verdict: Verdict) -> list[Figure]:
-        """Return the figures that are 0 in every experiment."""
+    def never(self, verdict: Verdict, *, leases: bool = True) -> list[Figure]:
+        """Return the figures that are 0 in every experiment.
+
+        Where there are `leases`, one of them is of time: who gets no processor for as long as a
+        lease lasts is rightly thought dead.
+        """
         found = {
             "lost": verdict.lost,
             "unexpected": verdict.unexpected,
             "done twice": verdict.done_twice,
             "illegal": verdict.illegal,
             "completed with unreadable or wrong output": verdict.unreadable,
-            "redone without a fault": verdict.redone_without_fault,
             "outputs that no task names": verdict.orphans,
         }
-        return [self.line(what, len(tasks), 0, said=tasks) for what, tasks in found.items()]
-
-
-def failures(figures: Sequence[Figure]) -> list[str]:
-    """Return the lines that are not good, for an assertion to show."""
-    return [str(figure) for figure in figures if not figure.good]
+        again = verdict.redone_without_fault
+        return [
+            *(self.line(what, len(tasks), 0, said=tasks) for what, tasks in found.items()),
+            self.line("redone without a fault", len(again), 0, said=again, timed=leases),
+        ]

@@ -64,13 +64,17 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """L5: how a task stands in the end. `key` is what the client asked for it under."""
+    """L5: how a task stands in the end. `key` is what the client asked for it under.
+
+    One `of_workflow` was asked for by none: a scenario of workflows knows which there must be.
+    """
 
     task: str
     key: str
     status: str
     attempt: int
     error: str | None = None
+    of_workflow: bool = False
     outputs: tuple[Named, ...] = ()
 
 

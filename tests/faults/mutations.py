@@ -26,6 +26,7 @@ SOURCE = Path(imageloom.__file__).parent
 SCALE = 0.1  # 200 tasks
 # The scenario is random: a mutant that one seed spares is tried with the next.
 SEEDS = 3
+LONGEST = 300.0  # seconds for one run; it gives up by itself before
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ MUTANTS = (
                     ' excluded.body_hash,"\n'
                     '        " resource_id = excluded.resource_id, created_at = now()",\n'
                 ),
-                new="",
+                new="        ,\n",
             ),
             Edit(
                 file="store/idempotency.py",
@@ -168,6 +169,7 @@ def reds(root: Path, *, seed: int) -> set[str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=LONGEST,
     )
     failed = re.findall(r"^FAIL \S+\s+(.+?)\s{2,}", done.stdout, flags=re.MULTILINE)
     assert done.returncode == 0 or failed, f"it did not run to its end: {done.stderr[-3000:]}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import psycopg
 
@@ -15,6 +17,7 @@ from faults.laboratory import Laboratory, Mode, Process
 from faults.ledgers import Fault
 
 Act = Callable[[Laboratory], None]
+T = TypeVar("T")
 
 
 def kill_worker(lab: Laboratory) -> None:
@@ -73,36 +76,69 @@ def stopped(lab: Laboratory, victim: Process) -> Iterator[None]:
         victim.send(signal.SIGCONT)
 
 
+class Firing:
+    """Acts that are done beside a block, in the order of the dice and with pauses between them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._done = 0
+        self._moved = threading.Condition()
+        self._quit = threading.Event()
+        self._failures: list[BaseException] = []
+
+    def spread(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Yield the items a tenth at a time, so that there is work all along."""
+        tenth = max(1, math.ceil(len(items) / 10))
+        for first in range(0, len(items), tenth):
+            due = self._count * first / len(items)
+            with self._moved:
+                self._moved.wait_for(lambda: self._done >= due)  # noqa: B023  # called at once
+            yield items[first : first + tenth]
+
+    def run(self, lab: Laboratory, acts: Sequence[Act], pause: tuple[float, float]) -> None:
+        """Do the acts."""
+        try:
+            for _ in range(self._count):
+                if self._quit.wait(lab.dice.uniform(*pause)):
+                    break
+                lab.dice.choice(acts)(lab)
+                with self._moved:
+                    self._done += 1
+                    self._moved.notify_all()
+        except BaseException as exc:  # noqa: BLE001  # raised where the block ends
+            self._failures.append(exc)
+        finally:
+            with self._moved:
+                self._done = self._count
+                self._moved.notify_all()
+
+    def quit(self) -> None:
+        """Do no more of them."""
+        self._quit.set()
+
+    def complain(self) -> None:
+        """Raise what an act raised."""
+        if self._failures:
+            raise self._failures[0]
+
+
 @contextmanager
 def under_fire(
     lab: Laboratory, acts: Sequence[Act], *, count: int, pause: tuple[float, float]
-) -> Iterator[threading.Thread]:
-    """Do `count` acts, in the order of the dice and with pauses between them, beside the block.
-
-    The block goes on while it does; what it raised is raised at the end.
-    """
-    failures: list[BaseException] = []
-    quit_early = threading.Event()
-
-    def fire() -> None:
-        try:
-            for _ in range(count):
-                if quit_early.wait(lab.dice.uniform(*pause)):
-                    return
-                lab.dice.choice(acts)(lab)
-        except BaseException as exc:  # noqa: BLE001  # raised where the block ends
-            failures.append(exc)
-
-    thread = threading.Thread(target=fire, name="nemesis", daemon=True)
+) -> Iterator[Firing]:
+    """Do `count` acts beside the block, and end when both have; what an act raised is raised."""
+    firing = Firing(count)
+    thread = threading.Thread(
+        target=firing.run, args=(lab, acts, pause), name="nemesis", daemon=True
+    )
     thread.start()
     try:
-        yield thread
+        yield firing
         thread.join()
     finally:
-        quit_early.set()
+        firing.quit()
         thread.join()
-    if failures:
-        raise failures[0]
+    firing.complain()
 
 
 def _any_worker(lab: Laboratory) -> Process:

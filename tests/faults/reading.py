@@ -92,6 +92,7 @@ def _ending(client: httpx.Client, task: dict[str, Any], named: list[dict[str, An
         status=task["status"],
         attempt=task["attempt"],
         error=task["error"],
+        of_workflow=bool(task.get("workflow")),
         outputs=tuple(
             Named(key=row["key"], told=row["sha256"], served=_served(client, image["url"]))
             for row, image in zip(named, seen, strict=True)

@@ -32,8 +32,8 @@ def kills(
         (f"k{number}", wanted(f"k{number}", steps=lab.dice.randint(*steps), seed=number))
         for number in range(tasks)
     ]
-    with under_fire(lab, [kill_worker, kill_device], count=kills, pause=pause):
-        Client(lab=lab).submit(bodies)
+    with under_fire(lab, [kill_worker, kill_device], count=kills, pause=pause) as firing:
+        Client(lab=lab).spread(bodies, firing)
     settled(lab, timeout=PATIENCE)
     verdict = judge(read_ledgers(lab))
     table = Table.of(lab, "C1")
@@ -56,5 +56,5 @@ def _seconds(
         return []
     return [
         table.line(f"{what}: median s of {len(found)}", median(found), None),
-        table.line(f"{what}: longest s", max(found), most),
+        table.line(f"{what}: longest s", max(found), most, timed=True),
     ]

@@ -61,7 +61,7 @@ def races(*, seed: int, tasks: int) -> list[Figure]:
         found = asyncio.run(_played(Path(name), database.url, seed=seed, tasks=tasks))
     table = Table(name="F11", seed=seed, began=began)
     return [
-        *table.never(found.verdict),
+        *table.never(found.verdict, leases=False),
         table.line("stale outcomes that were accepted", found.accepted, 0),
         table.line("stale outcomes that were refused", found.refused, None),
         table.line(
@@ -123,10 +123,13 @@ async def _played(folder: Path, url: str, *, seed: int, tasks: int) -> _Found:
                 group.create_task(_work(play))
             for _ in range(REAPERS):
                 group.create_task(_reap(play))
-            await _submit_all(play)
-            await _until_over(play, url)
-            await asyncio.gather(*play.zombies)
-            play.over.set()
+            try:
+                await _submit_all(play)
+                await _until_over(play, url)
+                await asyncio.gather(*play.zombies)
+            finally:
+                # Said, and not left to a cancellation: a driver may make an error of its own of it.
+                play.over.set()
         ledgers = await _ledgers(play, url)
         return _Found(
             verdict=judge(ledgers),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
@@ -107,3 +108,35 @@ async def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
 async def test_no_database_is_named_clearly() -> None:
     with pytest.raises(StoreUnavailable, match="cannot migrate"):
         await migrate("postgresql://127.0.0.1:1/none")
+
+
+async def test_a_database_that_starts_is_waited_for() -> None:
+    async with starting_server() as (url, asked):
+        migrating = asyncio.create_task(migrate(url))
+        await asked.wait()
+        # It has been told twice that the server starts, and asks on.
+        assert not migrating.done()
+        migrating.cancel()
+        await asyncio.gather(migrating, return_exceptions=True)
+
+
+@asynccontextmanager
+async def starting_server() -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A server that answers as PostgreSQL does while it starts; set when it was asked twice."""
+    asked = asyncio.Event()
+    fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    times = 0
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal times
+        await reader.read(1024)
+        writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+        writer.close()
+        times += 1
+        if times == 2:
+            asked.set()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    yield f"postgresql://u:p@127.0.0.1:{port}/d?sslmode=disable&gssencmode=disable", asked
+    server.close()

@@ -10,6 +10,8 @@ and the reason; then every process of an older version must end before it is app
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Mapping
 from importlib import resources
 from typing import Final, LiteralString, cast
@@ -17,12 +19,14 @@ from typing import Final, LiteralString, cast
 import psycopg
 import structlog
 from procrastinate.schema import SchemaManager
+from psycopg.rows import TupleRow
 
 from imageloom.domain.errors import StoreUnavailable
 from imageloom.store.roles import make_roles, renew_rights
 
 _log = structlog.get_logger("imageloom.migrate")
 
+STARTING = 60.0  # seconds: a process that starts while its database does need not end
 _LOCK = 0x696D_6C6D  # "imlm": any number does, as long as nothing else in the database uses it
 BREAKING: Final = "-- breaking:"
 FIRST_COMPATIBLE: Final = "0016"
@@ -39,7 +43,7 @@ async def migrate(conninfo: str, *, roles: Mapping[str, str] | None = None) -> l
     this one does not know to be compatible.
     """
     try:
-        async with await psycopg.AsyncConnection.connect(conninfo, connect_timeout=10) as conn:
+        async with await _connected(conninfo) as conn:
             if roles is None and await _missing(conn) == []:
                 return []
             await conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
@@ -99,6 +103,18 @@ async def _missing(conn: psycopg.AsyncConnection[tuple[object, ...]]) -> list[st
     if unknown:
         _log.warning("database_is_newer", migrations=unknown)
     return [name for name in known if name not in done]
+
+
+async def _connected(conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
+    """Return a connection; of a server that says that it starts or ends, once it has started."""
+    until = time.monotonic() + STARTING
+    while True:
+        try:
+            return await psycopg.AsyncConnection.connect(conninfo, connect_timeout=10)
+        except psycopg.OperationalError as exc:
+            if "the database system is" not in str(exc) or time.monotonic() > until:
+                raise
+        await asyncio.sleep(0.2)
 
 
 def _migrations() -> dict[str, LiteralString]:

@@ -220,9 +220,18 @@ class Laboratory:
         return self.start_worker()
 
     def wait_workers(self, count: int) -> None:
-        """Wait until so many workers are alive by the installation's own word."""
+        """Wait until so many workers are alive by the installation's own word.
+
+        One that ended by itself is started again, as a service manager would.
+        """
         query = "select count(*) as n from worker where last_heartbeat > now() - interval '3 s'"
-        wait_for(lambda: self.ask(query)[0]["n"] >= count, what=f"{count} workers")
+
+        def there() -> bool:
+            for worker in [each for each in self.workers if not each.alive]:
+                self.replace(worker)
+            return bool(self.ask(query)[0]["n"] >= count)
+
+        wait_for(there, what=f"{count} workers")
 
     def ask(self, query: str, *values: object) -> list[DictRow]:
         """Look into the database, on a connection of the laboratory's own."""

@@ -24,6 +24,7 @@ def restarts(
     lab: Laboratory, *, tasks: int, restarts: int, pause: tuple[float, float] = (5.0, 25.0)
 ) -> list[Figure]:
     """Run `tasks` while PostgreSQL is restarted, fast and without asking in turn by the dice."""
+    lab.wait_workers(len(lab.workers))
     alive = {process.process.pid for process in (*lab.workers, *lab.apis)}
     acts = [partial(restart_database, mode=mode) for mode in ("fast", "immediate")]
     watch = _Watch(lab)

@@ -38,8 +38,10 @@ def refused(lab: Laboratory) -> int:
 
 def _round(lab: Laboratory, name: str, *, cut: bool) -> None:
     with Proxy.before(lab.database.port) as proxy:
-        # One more, which only this round breaks.
-        victim = lab.start_worker(database_url=proxy.url(lab.database.tcp_url))
+        # One more, which only this round breaks. It is slow: whatever happens, it is in the middle.
+        victim = lab.start_worker(
+            database_url=proxy.url(lab.database.tcp_url), IMAGELOOM_DRILL_STEP="0.2"
+        )
         others = [worker for worker in lab.workers if worker is not victim]
         try:
             lab.wait_workers(len(lab.workers))

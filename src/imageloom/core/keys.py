@@ -13,7 +13,7 @@ from imageloom.domain.errors import Conflict, InvalidParams, NotFound, NotPermit
 from imageloom.domain.ids import new_id
 from imageloom.store import keys
 from imageloom.store.keys import ApiKey
-from imageloom.store.pool import Connection, Pool, transaction
+from imageloom.store.pool import Connection, Pool, statements, transaction
 
 # What a tenant needs for its own, and `monitor`, which sees the whole installation.
 TENANT_SCOPES = ("read", "write", "admin")
@@ -76,7 +76,7 @@ async def ensure_first_key(pool: Pool, *, given: str | None) -> NewKey | None:
 
 async def authenticate(pool: Pool, key: str) -> ApiKey:
     """Return whose key it is. Raises: Unauthorized, the same for an unknown and a revoked one."""
-    async with transaction(pool) as conn:
+    async with statements(pool) as conn:
         found = await keys.find_live(conn, hash_key(key))
     if found is None:
         raise Unauthorized("the API key is not valid; send `Authorization: Bearer KEY`")

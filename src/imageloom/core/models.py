@@ -9,7 +9,7 @@ from imageloom.domain.adapters import Adapter
 from imageloom.domain.catalog import BUILTIN, Model
 from imageloom.domain.errors import UnknownModel
 from imageloom.store import adapters, models
-from imageloom.store.pool import Connection, Pool, transaction
+from imageloom.store.pool import Connection, Pool, statements, transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,13 @@ async def read_catalog(conn: Connection, *, tenant: str) -> Catalog:
 
 async def list_models(pool: Pool) -> tuple[Model, ...]:
     """Return every model, those that draw first."""
-    async with transaction(pool) as conn:
+    async with statements(pool) as conn:
         return tuple((await read_models(conn)).values())
 
 
 async def get_model(pool: Pool, name: str) -> Model:
     """Return the model of that name. Raises: UnknownModel."""
-    async with transaction(pool) as conn:
+    async with statements(pool) as conn:
         return _choose(await read_models(conn), name)
 
 

@@ -14,7 +14,7 @@ from imageloom.domain.forecast import Effort
 from imageloom.domain.webhooks import Webhook
 from imageloom.fetch import check_web_url
 from imageloom.settings import Settings
-from imageloom.store.pool import transaction
+from imageloom.store.pool import statements
 from imageloom.task_types.parsing import WebhookParams
 from imageloom.task_types.spec import TaskType
 
@@ -36,7 +36,7 @@ async def prepare_request(
     services: Services, task_type: TaskType, body: Mapping[str, Any], *, tenant: str
 ) -> Prepared:
     """Do what `prepare` does, by today's catalog. Raises: InvalidParams, UnknownModel."""
-    async with transaction(services.pool) as conn:
+    async with statements(services.pool) as conn:
         catalog = await read_catalog(conn, tenant=tenant)
     return prepare(task_type, body, catalog=catalog, settings=services.settings)
 

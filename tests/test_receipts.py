@@ -8,12 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import msgspec
 import pytest
 from PIL import Image
 
 from imageloom.core.services import Services
+from imageloom.domain.catalog import BUILTIN, Model
 from imageloom.domain.receipts import AdapterReceipt, Receipt, changed_fields, judge
 from imageloom.store.pool import transaction
+from imageloom.worker.digests import LOOK_SERVES, WeightDigests
 
 if TYPE_CHECKING:
     from conftest import Live
@@ -163,3 +166,20 @@ async def test_what_cannot_be_made_again_is_refused(
         )
     beyond = await tenant.post(path, json={"output": 3})
     assert (beyond.status_code, beyond.json()["error"]["param"]) == (422, "output")
+
+
+async def test_tasks_of_a_second_look_at_the_weights_once() -> None:
+    now, looks = [0.0], []
+
+    def look(model: Model) -> str:
+        looks.append(model.name)
+        return f"{model.name} {len(looks)}"
+
+    digests = WeightDigests(look=look, clock=lambda: now[0])
+    tiny, swinir = BUILTIN[0], BUILTIN[1]
+    assert await digests.of(tiny) == await digests.of(tiny) == f"{tiny.name} 1"
+    assert await digests.of(swinir) == f"{swinir.name} 2"
+    changed = msgspec.structs.replace(tiny, source="folder:/elsewhere")
+    assert await digests.of(changed) == f"{tiny.name} 3"
+    now[0] = LOOK_SERVES
+    assert await digests.of(changed) == f"{tiny.name} 4"

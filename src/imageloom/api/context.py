@@ -23,8 +23,11 @@ class Context:
     sign_ins: SignIns = field(default_factory=SignIns)
 
 
-def get_context(request: Request) -> Context:
-    """Return the context that `create_app` put into the app."""
+async def get_context(request: Request) -> Context:
+    """Return the context that `create_app` put into the app.
+
+    Async, although it waits for nothing: FastAPI gives every other dependency a thread.
+    """
     return cast("Context", request.app.state.context)
 
 

@@ -36,12 +36,13 @@ class Attempt:
 
 async def begin(conn: Connection, task: Task) -> None:
     """Note that the task's attempt begins; one before it that nobody ended was lost."""
-    await conn.execute(
-        "update attempt set ended_at = clock_timestamp(), outcome = 'lost', next = 'running',"
-        " message = 'another worker began the next', tried_next = 'again at once'"
-        " where task_id = %s and ended_at is null",
-        (task.id,),
-    )
+    if task.attempt > 1:
+        await conn.execute(
+            "update attempt set ended_at = clock_timestamp(), outcome = 'lost', next = 'running',"
+            " message = 'another worker began the next', tried_next = 'again at once'"
+            " where task_id = %s and ended_at is null",
+            (task.id,),
+        )
     await conn.execute(
         "insert into attempt (task_id, number, worker, pace, units)"
         " select id, attempt, worker, pace, units from task where id = %s",

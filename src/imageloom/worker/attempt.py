@@ -47,6 +47,7 @@ from imageloom.worker.account import Account
 from imageloom.worker.adapters import local_adapters
 from imageloom.worker.cache import key_of, look_up
 from imageloom.worker.device import DeviceProcess
+from imageloom.worker.digests import WeightDigests
 from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
@@ -75,6 +76,7 @@ class AttemptTools:
     room: Room
     account: Account
     lease: Lease
+    digests: WeightDigests
 
 
 async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
@@ -159,7 +161,7 @@ async def _work(tools: AttemptTools, claim: Claim, *, alone: bool) -> Output:
                 return found
         receipts = None
         if model is not None and task_type.draws_rows:
-            receipts = Receipts(model, loras=loras, inputs=digests)
+            receipts = Receipts(model, digests=tools.digests, loras=loras, inputs=digests)
         drawn: list[_Drawn] = []
         for part, names in enumerate(parts):
             with services.tracing.span("read inputs"):
@@ -327,6 +329,7 @@ async def _settled(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
                     task_id,
                     attempt=attempt,
                     outcome=outcome,
+                    job_id=claim.task.job_id,
                     usage=tools.account.usage,
                 ),
                 within=SETTLE_TIMEOUT,

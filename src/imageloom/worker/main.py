@@ -34,6 +34,7 @@ from imageloom.worker.abilities import Sight
 from imageloom.worker.account import Account
 from imageloom.worker.attempt import AttemptTools, run_attempt
 from imageloom.worker.device import DeviceOptions, DeviceProcess
+from imageloom.worker.digests import WeightDigests
 from imageloom.worker.gpu import GpuMeter
 from imageloom.worker.handover import Handover
 from imageloom.worker.lease import Lease
@@ -93,6 +94,7 @@ class Worker:
             is_heard=lambda: is_heard(str(services.pool.conninfo)),
             clock=time.monotonic,
         )
+        self._digests = WeightDigests()
         self._running: dict[str, _Running] = {}
         self._sight = Sight(services.pool, settings)
         services.queue.handle(self._handle)
@@ -232,6 +234,7 @@ class Worker:
             fetcher=self._fetcher,
             handover=handover,
             room=self._room,
+            digests=self._digests,
             account=Account(),
             lease=self._lease,
         )

@@ -64,6 +64,8 @@ class PreviewWriter:
         if self._writer is not None:
             # Not cancelled: a write goes on in its thread, and would arrive after the deletion.
             await asyncio.wait([self._writer])
+        if not self._shown:
+            return
         try:
             await self._storage.delete([preview.key for preview in self._shown.values()])
         except ImageloomError as exc:

@@ -12,8 +12,8 @@ from imageloom.domain.catalog import Model
 from imageloom.domain.messages import Picture as PictureMessage
 from imageloom.domain.receipts import AdapterReceipt, Receipt
 from imageloom.domain.work import LoraUse
-from imageloom.runtime.digests import weights_digest
 from imageloom.worker.cache import LIBRARIES, code_version
+from imageloom.worker.digests import WeightDigests
 
 
 class Receipts:
@@ -24,7 +24,12 @@ class Receipts:
     """
 
     def __init__(
-        self, model: Model, *, loras: Sequence[LoraUse], inputs: Mapping[str, str]
+        self,
+        model: Model,
+        *,
+        digests: WeightDigests,
+        loras: Sequence[LoraUse],
+        inputs: Mapping[str, str],
     ) -> None:
         """`inputs` are the sha256 of the pictures that the task begins from, by parameter."""
         self._model = model
@@ -32,9 +37,7 @@ class Receipts:
             AdapterReceipt(name=lora.name, sha256=lora.sha256, weight=lora.weight) for lora in loras
         )
         self._input = next(iter(inputs.values()), None)
-        self._weights = asyncio.create_task(asyncio.to_thread(weights_digest, model))
-        # Where nobody comes to ask, a failure to read them is the device's to tell.
-        self._weights.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._weights = digests.of(model)
 
     async def of(self, message: PictureMessage) -> Receipt | None:
         """Return the receipt of a picture, None where it was not drawn from a seed.

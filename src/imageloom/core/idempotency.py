@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from imageloom.domain.errors import IdempotencyMismatch
 from imageloom.store import idempotency
+from imageloom.store.idempotency import Earlier, Idempotency
 from imageloom.store.pool import Connection
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Idempotency:
-    """A caller's promise about a request; `body_hash` is what its body comes down to."""
-
-    route: str
-    key: str
-    body_hash: bytes
+__all__ = ["Idempotency", "check_use", "earlier_use", "hash_body", "remember_use"]
 
 
 def hash_body(body: Any) -> bytes:
@@ -35,12 +28,17 @@ async def earlier_use(conn: Connection, tenant: str, use: Idempotency) -> str | 
     earlier = await idempotency.find(conn, tenant=tenant, route=use.route, key=use.key)
     if earlier is None:
         return None
+    check_use(use, earlier)
+    return earlier.resource_id
+
+
+def check_use(use: Idempotency, earlier: Earlier) -> None:
+    """Make sure that a key came with the same body as before. Raises: IdempotencyMismatch."""
     if earlier.body_hash != use.body_hash:
         raise IdempotencyMismatch(
             "this Idempotency-Key was used with another body; send a new key for a new request",
             param="Idempotency-Key",
         )
-    return earlier.resource_id
 
 
 async def remember_use(conn: Connection, tenant: str, use: Idempotency, resource_id: str) -> None:

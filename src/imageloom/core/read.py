@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from imageloom.core.outlook import with_outlooks
+from imageloom.core import outlook
 from imageloom.core.services import Services
 from imageloom.domain.errors import Conflict, Gone, NotFound
 from imageloom.domain.tasks import Output, Status, Task
 from imageloom.store import attempts, rounds, tasks
 from imageloom.store.attempts import Attempt
-from imageloom.store.pool import Connection, transaction
+from imageloom.store.pool import Connection, statements, transaction
 from imageloom.store.tasks import Filter, SortField
 
 
 async def get_task(services: Services, task_id: str, *, tenant: str) -> Task:
     """Return the task. Raises: NotFound, also where it is another tenant's."""
-    async with transaction(services.pool) as conn:
+    async with statements(services.pool) as conn:
         found = await tasks.get(conn, task_id, tenant=tenant)
         if found is None:
             raise NotFound(f"there is no task {task_id}")
@@ -73,8 +73,7 @@ async def list_tasks(
             limit=page_size,
             offset=(page - 1) * page_size,
         )
-        placed = await _with_positions(conn, found)
-        return await with_outlooks(services.outlooks, conn, placed), total
+        return await with_outlooks(services, conn, found), total
 
 
 async def with_outlook(services: Services, conn: Connection, task: Task) -> Task:
@@ -82,9 +81,14 @@ async def with_outlook(services: Services, conn: Connection, task: Task) -> Task
 
     Costs a query where it waits, of as many rows as come before it.
     """
-    placed = await _with_positions(conn, [task])
-    (told,) = await with_outlooks(services.outlooks, conn, placed)
+    (told,) = await with_outlooks(services, conn, [task])
     return told
+
+
+async def with_outlooks(services: Services, conn: Connection, found: Sequence[Task]) -> list[Task]:
+    """Do what `with_outlook` does for several tasks, at about the cost of the last in the queue."""
+    placed = await _with_positions(conn, found)
+    return await outlook.with_outlooks(services.outlooks, conn, placed)
 
 
 async def _with_positions(conn: Connection, found: Sequence[Task]) -> list[Task]:

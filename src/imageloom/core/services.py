@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from imageloom.core.idempotency import Idempotency
 from imageloom.core.meters import Meters
 from imageloom.core.outlook import Outlooks
+from imageloom.core.together import Together
 from imageloom.core.watching import Feeds
+from imageloom.domain.tasks import NewTask, Task
 from imageloom.settings import Settings
 from imageloom.storage.base import Storage
 from imageloom.storage.opening import open_storage
@@ -18,6 +21,14 @@ from imageloom.store.notices import Notices
 from imageloom.store.pool import Pool, open_pool, transaction
 from imageloom.store.queue import Queue
 from imageloom.tracing import Tracing, open_tracing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A task to be made, unless its idempotency key has made one before."""
+
+    new: NewTask
+    use: Idempotency | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,7 @@ class Services:
     meters: Meters
     tracing: Tracing
     outlooks: Outlooks
+    submissions: Together[Submission, Task]
 
     @property
     def signer(self) -> UrlSigner:
@@ -78,6 +90,7 @@ async def open_services(
                 meters=Meters(),
                 tracing=tracing,
                 outlooks=Outlooks(settings),
+                submissions=Together(),
             )
         finally:
             await storage.aclose()

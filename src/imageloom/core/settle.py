@@ -26,18 +26,23 @@ async def settle(
     *,
     attempt: int,
     outcome: Outcome,
+    job_id: int | None = None,
     usage: Usage | None = None,
 ) -> Task | None:
     """Record how an attempt ended and return the task as it is now.
 
-    `usage` is what the attempt had of its device, where that is known.
+    `usage` is what the attempt had of its device, where that is known, `job_id` the job by which
+    this process does it: it is over with the attempt.
     None where the attempt is no longer the task's: the caller lost its lease, nothing was written.
     Raises: StoreUnavailable; then it is unknown whether it was written, and asking again is safe.
     """
     async with transaction(services.pool) as conn:
-        return await settle_in(
+        settled = await settle_in(
             services, conn, task_id, attempt=attempt, outcome=outcome, usage=usage
         )
+        if settled is not None and job_id is not None:
+            await services.queue.finish(conn, job_id)
+        return settled
 
 
 async def note_usage(services: Services, task_id: str, attempt: int, usage: Usage) -> None:

@@ -6,20 +6,23 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from imageloom.core.idempotency import Idempotency, earlier_use, remember_use
-from imageloom.core.outlook import note_forecast
-from imageloom.core.read import with_outlook
-from imageloom.core.services import Services
+from imageloom.core.idempotency import Idempotency, check_use
+from imageloom.core.outlook import note_forecasts
+from imageloom.core.read import with_outlooks
+from imageloom.core.services import Services, Submission
+from imageloom.core.together import Not
 from imageloom.core.transitions import note_submitted
+from imageloom.domain.errors import IdempotencyMismatch
 from imageloom.domain.forecast import Effort
 from imageloom.domain.ids import new_id
 from imageloom.domain.metrics import SUBMIT_TIME
 from imageloom.domain.receipts import OutputRef
 from imageloom.domain.tasks import NewTask, Task
 from imageloom.domain.webhooks import Webhook
-from imageloom.store import rounds, tasks
+from imageloom.store import idempotency, rounds, tasks
 from imageloom.store.pool import Connection, transaction
 from imageloom.store.queue import Queue
 from imageloom.tracing import traceparent
@@ -44,11 +47,7 @@ async def submit(
     When this returns, the task is durable: a caller who got its id can trust it.
     Raises: IdempotencyMismatch where the key came with another body; StoreUnavailable.
     """
-    async with submitting(services, task_type), transaction(services.pool) as conn:
-        if idempotency_use is not None:
-            earlier = await _earlier(conn, tenant, idempotency_use)
-            if earlier is not None:
-                return await with_outlook(services, conn, earlier)
+    async with submitting(services, task_type):
         new = NewTask(
             id=new_task_id(),
             tenant=tenant,
@@ -62,11 +61,68 @@ async def submit(
             webhook=webhook,
             pace=None if effort is None else effort.pace,
             units=None if effort is None else effort.units,
+            traceparent=traceparent(),
         )
-        task = await create_foretold(services, conn, new)
-        if idempotency_use is not None:
-            await remember_use(conn, tenant, idempotency_use, task.id)
-        return task
+        return await services.submissions.do(
+            (tenant, task_type, priority),
+            Submission(new=new, use=idempotency_use),
+            partial(_make, services),
+        )
+
+
+async def _make(services: Services, asked: Sequence[Submission]) -> list[Task | Exception | Not]:
+    """Make the tasks of one tenant, type and priority that are asked for, in one transaction.
+
+    One after another, each would wait for the tenant's line until the one before is on disk: 117
+    submissions a second of a tenant where a sync takes 7 ms.
+    """
+    tenant = asked[0].new.tenant
+    async with transaction(services.pool) as conn:
+        answers = await _by_keys(conn, tenant, asked)
+        wanted = [each for each in asked if each.new.id not in answers]
+        # Before the tenant's lock, which others wait for.
+        await services.outlooks.look(conn, {each.new.pace for each in wanted})
+        made = await create_tasks(conn, [each.new for each in wanted])
+        earlier = [answer for answer in answers.values() if isinstance(answer, Task)]
+        told = {task.id: task for task in await with_outlooks(services, conn, [*earlier, *made])}
+        await note_forecasts(services.outlooks, conn, [told[task.id] for task in made])
+        uses = [(each.use, each.new.id) for each in wanted if each.use is not None]
+        if uses:
+            await idempotency.remember_all(conn, tenant=tenant, made=uses)
+    found = [answers.get(each.new.id, told.get(each.new.id, Not.YET)) for each in asked]
+    return [told[answer.id] if isinstance(answer, Task) else answer for answer in found]
+
+
+async def _by_keys(
+    conn: Connection, tenant: str, asked: Sequence[Submission]
+) -> dict[str, Task | Exception | Not]:
+    """Return what idempotency keys have to say, by the id that the new task would have had.
+
+    A key that comes twice waits for the task of its first use.
+    """
+    uses = [each.use for each in asked if each.use is not None]
+    if not uses:
+        return {}
+    earlier = await idempotency.find_all(conn, tenant=tenant, uses=uses)
+    answers: dict[str, Task | Exception | Not] = {}
+    seen: set[tuple[str, str]] = set()
+    for each in asked:
+        if each.use is None:
+            continue
+        name = each.use.route, each.use.key
+        if name in earlier:
+            try:
+                check_use(each.use, earlier[name])
+            except IdempotencyMismatch as exc:
+                answers[each.new.id] = exc
+                continue
+            task = await tasks.get(conn, earlier[name].resource_id, tenant=tenant)
+            if task is not None:
+                answers[each.new.id] = task
+        elif name in seen:
+            answers[each.new.id] = Not.YET
+        seen.add(name)
+    return answers
 
 
 async def rehearse(
@@ -109,9 +165,8 @@ async def create_foretold(services: Services, conn: Connection, new: NewTask) ->
     """Add a task with its place in the queue, and write down when it is expected to be done."""
     # Before the tenant's lock, which others wait for.
     await services.outlooks.look(conn, {new.pace})
-    (task,) = await create_tasks(conn, [new])
-    told = await with_outlook(services, conn, task)
-    await note_forecast(services.outlooks, conn, told)
+    (told,) = await with_outlooks(services, conn, await create_tasks(conn, [new]))
+    await note_forecasts(services.outlooks, conn, [told])
     return told
 
 
@@ -130,8 +185,12 @@ async def create_tasks(conn: Connection, new: Sequence[NewTask]) -> list[Task]:
     Part of the caller's transaction; a few statements whatever their number. Locks: after this,
     wait for nothing that another transaction may hold while it does the same for this tenant.
     """
+    if not new:
+        return []
     around = traceparent()
-    made = await tasks.insert(conn, [replace(task, traceparent=around) for task in new])
+    made = await tasks.insert(
+        conn, [replace(task, traceparent=task.traceparent or around) for task in new]
+    )
     note_submitted(made)
     return await enqueue(conn, made)
 
@@ -151,8 +210,3 @@ async def enqueue_again(conn: Connection, queue: Queue, task: Task) -> None:
 def new_task_id() -> str:
     """Return an id for a task that is made now."""
     return new_id("task", now_ms=time.time_ns() // 1_000_000)
-
-
-async def _earlier(conn: Connection, tenant: str, use: Idempotency) -> Task | None:
-    task_id = await earlier_use(conn, tenant, use)
-    return None if task_id is None else await tasks.get(conn, task_id, tenant=tenant)

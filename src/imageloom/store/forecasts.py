@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
+from psycopg.types.json import Jsonb
+
 from imageloom.domain.forecast import Forecast, Pace, Past, Wait
 from imageloom.domain.tasks import Task
 from imageloom.store.pool import Connection, one
@@ -115,33 +117,46 @@ def _company(row: dict[str, Any]) -> float:
     return max(1.0, float(row["lasted"] / row["device_seconds"]))
 
 
-async def insert(
-    conn: Connection, task: Task, wait: Wait, forecast: Forecast, *, unit_seconds: float | None
-) -> None:
-    """Note what is told of a task that was just made, with what a unit of it was taken to need."""
-    start, finish = forecast.start, forecast.finish
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Foretold:
+    """What is told of a task that was just made, and what a unit of it was taken to need."""
+
+    task: Task
+    wait: Wait
+    forecast: Forecast
+    unit_seconds: float | None
+
+
+async def insert(conn: Connection, told: Sequence[Foretold]) -> None:
+    """Note what is told of tasks. One statement."""
     await conn.execute(
         "insert into forecast (task_id, tenant, type, position, unit_seconds, start_seconds,"
         " finish_seconds, start_p50, start_p90, finish_p50, finish_p90)"
-        " select %(id)s, %(tenant)s, %(type)s, %(position)s, %(unit)s, %(start)s, %(finish)s,"
-        " now() + make_interval(secs => %(start_p50)s),"
-        " now() + make_interval(secs => %(start_p90)s),"
-        " now() + make_interval(secs => %(finish_p50)s),"
-        " now() + make_interval(secs => %(finish_p90)s)",
-        {
-            "id": task.id,
-            "tenant": task.tenant,
-            "type": task.type,
-            "position": task.queue_position,
-            "unit": unit_seconds,
-            "start": wait.start,
-            "finish": wait.finish,
-            "start_p50": start and start.p50,
-            "start_p90": start and start.p90,
-            "finish_p50": finish and finish.p50,
-            "finish_p90": finish and finish.p90,
-        },
+        " select id, tenant, type, position, unit, start, finish,"
+        " now() + make_interval(secs => start_p50), now() + make_interval(secs => start_p90),"
+        " now() + make_interval(secs => finish_p50), now() + make_interval(secs => finish_p90)"
+        " from jsonb_to_recordset(%s) as told (id text, tenant text, type text, position integer,"
+        " unit float8, start float8, finish float8, start_p50 float8, start_p90 float8,"
+        " finish_p50 float8, finish_p90 float8)",
+        (Jsonb([_row(each) for each in told]),),
     )
+
+
+def _row(told: Foretold) -> dict[str, Any]:
+    start, finish = told.forecast.start, told.forecast.finish
+    return {
+        "id": told.task.id,
+        "tenant": told.task.tenant,
+        "type": told.task.type,
+        "position": told.task.queue_position,
+        "unit": told.unit_seconds,
+        "start": told.wait.start,
+        "finish": told.wait.finish,
+        "start_p50": start and start.p50,
+        "start_p90": start and start.p90,
+        "finish_p50": finish and finish.p50,
+        "finish_p90": finish and finish.p90,
+    }
 
 
 async def now(conn: Connection) -> datetime:

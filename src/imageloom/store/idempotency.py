@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imageloom.store.pool import Connection
@@ -13,6 +14,42 @@ class Earlier:
 
     resource_id: str
     body_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """A caller's promise about a request; `body_hash` is what its body comes down to."""
+
+    route: str
+    key: str
+    body_hash: bytes
+
+
+async def find_all(
+    conn: Connection, *, tenant: str, uses: Sequence[Idempotency]
+) -> dict[tuple[str, str], Earlier]:
+    """Do what `find` does for several keys of a tenant; the answer is by route and key.
+
+    Two who look for some of the same keys lock them in the same order.
+    """
+    names = sorted({(use.route, use.key) for use in uses})
+    await conn.execute(
+        "select pg_advisory_xact_lock(hashtextextended(name, 0)) from unnest(%s::text[]) as name",
+        ([f"{tenant}\n{route}\n{key}" for route, key in names],),
+    )
+    rows = await conn.execute(
+        "select idempotency.route, idempotency.key, resource_id, body_hash"
+        " from unnest(%s::text[], %s::text[]) as wanted (route, key) join idempotency"
+        " on tenant = %s and idempotency.route = wanted.route and idempotency.key = wanted.key"
+        " where created_at > now() - interval '24 hours'",
+        ([route for route, _ in names], [key for _, key in names], tenant),
+    )
+    return {
+        (row["route"], row["key"]): Earlier(
+            resource_id=row["resource_id"], body_hash=row["body_hash"]
+        )
+        for row in await rows.fetchall()
+    }
 
 
 async def find(conn: Connection, *, tenant: str, route: str, key: str) -> Earlier | None:
@@ -32,6 +69,25 @@ async def find(conn: Connection, *, tenant: str, route: str, key: str) -> Earlie
     )
     found = await row.fetchone()
     return Earlier(**found) if found else None
+
+
+async def remember_all(
+    conn: Connection, *, tenant: str, made: Sequence[tuple[Idempotency, str]]
+) -> None:
+    """Do what `remember` does for several keys, each with what it made. One statement."""
+    await conn.execute(
+        "insert into idempotency (tenant, route, key, body_hash, resource_id)"
+        " select %s, * from unnest(%s::text[], %s::text[], %s::bytea[], %s::text[])"
+        " on conflict (tenant, route, key) do update set body_hash = excluded.body_hash,"
+        " resource_id = excluded.resource_id, created_at = now()",
+        (
+            tenant,
+            [use.route for use, _ in made],
+            [use.key for use, _ in made],
+            [use.body_hash for use, _ in made],
+            [resource_id for _, resource_id in made],
+        ),
+    )
 
 
 async def remember(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, LiteralString
 
 import psycopg
@@ -19,7 +20,7 @@ from procrastinate.jobs import Job
 from procrastinate.sql import queries
 from procrastinate.types import JSONValue
 
-from imageloom.store.pool import Connection, Pool
+from imageloom.store.pool import Connection, Pool, after_commit
 from imageloom.store.rounds import head
 
 LISTEN_AGAIN = 1.0  # seconds; meanwhile jobs are found by polling
@@ -88,6 +89,14 @@ class Queue:
             if job_id not in waiting:
                 await self.cancel(conn, job_id)
 
+    async def finish(self, conn: Connection, job_id: int) -> None:
+        """Remove the job that this process runs, when `conn` commits.
+
+        The queue would do so after its handler: in a transaction of its own, with a sync to disk.
+        """
+        await drop_job(conn, job_id)
+        after_commit(partial(self._connector.finished.add, job_id))
+
     async def stalled(self, *, silence: timedelta) -> list[Job]:
         """Return the jobs whose worker gave no heartbeat for `silence`, or is gone."""
         jobs = await self.app.job_manager.get_stalled_jobs(
@@ -113,10 +122,15 @@ _TAKE_JOB: LiteralString = (
 class _Connector(PsycopgConnector):
     """Outlives its database: procrastinate would end the worker, and with it the running task.
 
-    Where `able` is set it takes only what the worker can do.
+    Where `able` is set it takes only what the worker can do. `finished` are jobs of this process that
+    are removed already, until the queue says so.
     """
 
     able: Callable[[], Collection[str]] | None = None
+
+    def __init__(self, *, timeout: float) -> None:
+        super().__init__(timeout=timeout)
+        self.finished: set[int] = set()
 
     async def execute_query_one_async(
         self, query: LiteralString, **arguments: Any
@@ -139,6 +153,9 @@ class _Connector(PsycopgConnector):
 
     async def execute_query_async(self, query: LiteralString, **arguments: Any) -> None:
         """Run a statement; a heartbeat that the database did not take is followed by the next."""
+        if query == queries["finish_job"] and arguments["job_id"] in self.finished:
+            self.finished.remove(arguments["job_id"])
+            return
         try:
             await super().execute_query_async(query, **arguments)
         except ConnectorException as exc:

@@ -12,8 +12,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import obstore
 import pytest
 from obstore.store import MemoryStore
 
@@ -451,13 +453,34 @@ async def test_bucket_is_told_the_media_type(s3: FakeS3) -> None:
     assert s3.media_types == {"prefix/a": PNG}
 
 
+@pytest.mark.parametrize(("lies", "good"), [(2, True), (3, False)])
+async def test_put_is_believed_only_when_it_is_read_back(
+    monkeypatch: pytest.MonkeyPatch, lies: int, *, good: bool
+) -> None:
+    put, given = obstore.put, list[bytes]()
+
+    def lie(store: MemoryStore, key: str, data: bytes, **options: Any) -> None:
+        given.append(data)
+        put(store, key, data if len(given) > lies else b"other", **options)
+
+    monkeypatch.setattr(obstore, "put", lie)
+    opened = ObjectStorage(MemoryStore())
+    if good:
+        await opened.put("a/b", b"bytes", media_type=PNG)
+        assert await opened.get("a/b") == b"bytes"
+    else:
+        with pytest.raises(StorageUnavailable):
+            await opened.put("a/b", b"bytes", media_type=PNG)
+    await opened.aclose()
+
+
 async def test_bucket_that_fails_for_a_moment_is_asked_again(s3: FakeS3) -> None:
     storage = open_storage("s3://bucket")
     s3.failures = 2
     await storage.put("a", b"x", media_type=PNG)
     await storage.aclose()
     assert s3.objects == {"a": b"x"}
-    assert s3.requests == 4  # the last looks at what was stored
+    assert s3.requests == 4  # the last reads back what was stored
 
 
 async def test_bucket_that_keeps_less_than_it_got_is_storage_unavailable(s3: FakeS3) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # exists for type checkers only
     from obstore.store import ObjectStore
 
 _PART = 8 << 20  # bytes of one request up or down; S3 takes at most 10,000 parts of an upload
+_TRIES = 3  # of an upload that is answered and then not there as it was sent
 _PARTS_AT_ONCE = 4  # 32 MiB in memory for one upload
 
 
@@ -36,18 +37,11 @@ class ObjectStorage(Storage):
         self._store = store
 
     async def put(self, key: str, data: bytes, *, media_type: str) -> None:
-        """Store `data`; see Storage."""
-        await self._run(
-            LONG_CALL,
-            obstore.put,
-            self._store,
-            check_key(key),
-            data,
-            attributes={"Content-Type": media_type},
-            chunk_size=_PART,
-            max_concurrency=_PARTS_AT_ONCE,
-        )
-        await self._run(SHORT_CALL, self._check, key, len(data))
+        """Store `data`, and read it back: an answer alone says little of what lies there.
+
+        See Storage. What is read back are other bytes three times in a row: then it is away.
+        """
+        await self._run(LONG_CALL, self._put, check_key(key), data, media_type)
 
     async def put_stream(self, key: str, chunks: AsyncIterator[bytes], *, media_type: str) -> int:
         """Store a stream; see Storage."""
@@ -105,6 +99,23 @@ class ObjectStorage(Storage):
         found = obstore.head(self._store, key)["size"]
         if found != size:
             raise OSError(f"the storage has {found} of {size} bytes of {key}")
+
+    def _put(self, key: str, data: bytes, media_type: str) -> None:
+        for _ in range(_TRIES):
+            obstore.put(
+                self._store,
+                key,
+                data,
+                attributes={"Content-Type": media_type},
+                chunk_size=_PART,
+                max_concurrency=_PARTS_AT_ONCE,
+            )
+            try:
+                if obstore.get(self._store, key).bytes() == data:
+                    return
+            except FileNotFoundError:
+                pass
+        raise OSError(f"the storage has other bytes at {key} than it was given")
 
     def _get_range(self, key: str, start: int, end: int) -> bytes:
         return obstore.get_range(self._store, key, start=start, end=end).to_bytes()

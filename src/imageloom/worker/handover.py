@@ -11,6 +11,11 @@ class Handover:
     def __init__(self) -> None:
         self._save: Callable[[], Awaitable[None]] | None = None
 
+    @property
+    def offered(self) -> bool:
+        """Whether there is something that a next attempt can go on from."""
+        return self._save is not None
+
     def offer(self, save: Callable[[], Awaitable[None]]) -> None:
         """Let `save` keep what the attempt has done; it returns once a next one can go on."""
         self._save = save

@@ -46,6 +46,9 @@ _log = structlog.get_logger("imageloom.worker")
 
 # Of the time to drain, what an attempt may take to keep what it has done; then it is handed back.
 SAVE_SHARE = 0.8
+# Of it, what an attempt that can keep nothing may take to end. Long ones wait for that too, and
+# nobody beats for them meanwhile: so it is short, and well within a lease.
+FINISH_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,8 +183,14 @@ class Worker:
             await asyncio.wait(jobs, timeout=self._services.settings.lease_seconds / 2)
 
     async def _leave(self, running: _Running) -> None:
-        """Stop an attempt; on a drain, once it has kept what it can of its work."""
-        if self._draining.is_set():
+        """Stop an attempt; on a drain, once it has kept what it can of its work.
+
+        One that can keep nothing has a moment to end by itself: a deploy then redoes no short task.
+        """
+        if self._draining.is_set() and not running.handover.offered:
+            within = FINISH_SHARE * self._services.settings.drain_timeout
+            await asyncio.wait((running.job,), timeout=within)
+        elif self._draining.is_set():
             saving = asyncio.create_task(running.handover.save(), name="save")
             within = SAVE_SHARE * self._services.settings.drain_timeout
             await asyncio.wait(

@@ -22,7 +22,19 @@ import structlog
 
 from faults.figures import Figure
 from faults.laboratory import Laboratory, laboratory
-from faults.scenarios import cancels, database, kills, poison, races, workflows, zombies
+from faults.scenarios import (
+    cancels,
+    database,
+    kills,
+    load,
+    poison,
+    races,
+    replies,
+    rolling,
+    storage,
+    workflows,
+    zombies,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,7 @@ class Scenario:
     apis: int = 1
     workers: int = 4
     bucket: bool = False
+    step: float = 0.02
 
     def figures(self, seed: int) -> list[Figure]:
         """Run it in an installation of its own."""
@@ -42,6 +55,7 @@ class Scenario:
             apis=self.apis,
             workers=self.workers,
             bucket=self.bucket,
+            step_seconds=self.step,
             settings=self.settings,
         ) as lab:
             return self.run(lab)
@@ -72,6 +86,26 @@ def scenarios(scale: float) -> dict[str, Callable[[int], list[Figure]]]:
         ).figures,
         "poison": Scenario(
             run=partial(poison.poison, good=size(500), bad=size(5)), settings=poison.SETTINGS
+        ).figures,
+        "replies": Scenario(
+            run=partial(replies.replies, tasks=size(1000)), apis=2, workers=2, step=0.0
+        ).figures,
+        "storage": Scenario(
+            run=partial(storage.bad_storage, tasks=size(500)), workers=2, bucket=True, step=0.0
+        ).figures,
+        "disk": Scenario(
+            run=partial(storage.full_disk, tasks=size(50)), workers=1, step=0.0
+        ).figures,
+        "rolling": Scenario(
+            run=partial(rolling.rolling, rounds=size(5)), apis=2, workers=2
+        ).figures,
+        "accepting": Scenario(
+            run=partial(load.accepting, seconds=size(600)), workers=1, step=0.0
+        ).figures,
+        "backlog": Scenario(
+            run=partial(load.backlog, queued=size(100_000), measured=size(3000)),
+            workers=1,
+            step=0.0,
         ).figures,
         "workflows": Scenario(
             run=partial(workflows.workflows, count=size(200), faults=size(40), struck=5),

@@ -12,6 +12,8 @@ from faults.scenarios.database import restarts
 from faults.scenarios.kills import kills
 from faults.scenarios.poison import poison
 from faults.scenarios.races import races
+from faults.scenarios.replies import replies
+from faults.scenarios.storage import bad_storage
 from faults.scenarios.workflows import workflows
 from faults.scenarios.zombies import zombies
 from imageloom.device.drill import KILL, OUT_OF_MEMORY
@@ -43,6 +45,10 @@ def test_graphs_go_on_under_fire(lab: Laboratory) -> None:
     assert unreached(workflows(lab, count=4, faults=2, struck=10, pause=(0.2, 0.5))) == []
 
 
+def test_dropped_answers_make_no_task_twice(lab: Laboratory) -> None:
+    assert unreached(replies(lab, tasks=40)) == []
+
+
 def test_poison_fails_and_good_tasks_do_not(lab: Laboratory) -> None:
     # One that hangs has a test of its own: here it would take half of the time.
     assert unreached(poison(lab, good=20, bad=1, kinds=(KILL, OUT_OF_MEMORY))) == []
@@ -50,3 +56,8 @@ def test_poison_fails_and_good_tasks_do_not(lab: Laboratory) -> None:
 
 def test_nothing_that_can_happen_to_an_attempt_is_believed_twice(lab: Laboratory) -> None:
     assert unreached(races(seed=lab.seed, tasks=60)) == []
+
+
+def test_nothing_completes_on_storage_that_lies(lab: Laboratory) -> None:
+    # The last one: its workers stay behind the proxy.
+    assert unreached(bad_storage(lab, tasks=12)) == []

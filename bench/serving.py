@@ -22,6 +22,7 @@ from PIL import Image
 
 from imageloom.store.postgres import find_binaries
 
+_SERVE = (sys.executable, "-m", "imageloom.cli.main", "serve")
 LOOK = 0.02  # seconds between two looks at whether the server is ready
 
 
@@ -31,8 +32,8 @@ def word(good: bool) -> str:
 
 
 @contextmanager
-def server(**settings: str) -> Iterator[httpx.Client]:
-    """Run `imageloom serve` in a temporary folder and yield a client once its worker is ready.
+def server(*, workers: int = 1, **settings: str) -> Iterator[httpx.Client]:
+    """Run `imageloom serve` in a temporary folder and yield a client once a worker is ready.
 
     `settings` are variables without their prefix, such as DEVICE_TASKS.
     """
@@ -43,7 +44,7 @@ def server(**settings: str) -> Iterator[httpx.Client]:
         own = {"DATA_DIR": f"{folder}/data", "API_KEY": "bench", "DEVICE": "cpu", **settings}
         with log.open("w") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "imageloom.cli.main", "serve", "--port", "0"],
+                [*_SERVE, "--port", "0", "--workers", str(workers)],
                 env=clean | {f"IMAGELOOM_{name}": value for name, value in own.items()},
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -88,14 +88,14 @@ class _Balancer:
             self._serving = [*self._serving, api]
 
     def call(self, number: int, rate: float) -> None:
-        """Make tasks of 0.1 s at that rate, and look at each, until it is over."""
+        """Make tasks of 0.5 s at that rate, and look at each, until it is over."""
         dice = random.Random(self._lab.seed + number)
         headers = {"Authorization": f"Bearer {self._lab.key}"}
         count = 0
         while not self._over.wait(dice.expovariate(rate)):
             count += 1
             key = f"u{number}-{count}"
-            made = self._ask("POST", "/tasks/generation", headers, wanted(key, steps=5))
+            made = self._ask("POST", "/tasks/generation", headers, wanted(key, steps=25))
             if made is not None:
                 task = str(made.json()["id"])
                 self._lab.requests.note(key=key, task=task, status=made.status_code)

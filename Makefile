@@ -82,6 +82,11 @@ demo: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@command -v redis-server >/dev/null || \
+	  { echo "Installing redis-server ..."; \
+	    $(AS_ROOT) apt-get update -qq && \
+	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || \
+	  echo "Without redis-server, bench/noop.py will not run"
 	$(BIN)/python bench/latency.py
 	$(BIN)/python bench/throughput.py
 	$(BIN)/python bench/trace.py
@@ -89,6 +94,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/training.py
 	$(BIN)/python bench/beside.py
 	$(BIN)/python bench/webhooks.py
+	-$(BIN)/python bench/noop.py
 	$(BIN)/python bench/dashboard.py
 	$(BIN)/python bench/gpu.py
 

@@ -373,8 +373,13 @@ def test_hostile_requests_leave_a_line_each(traced: Live) -> None:
             traced.wait_task(task.json()["id"], "failed")
         else:
             assert task.status_code == 422
-    lines = lines_of(log.read_bytes()[before:].decode())
-    assert len(lines) >= 4
+
+    def written() -> list[str] | None:
+        # The line of a request is written when it has been answered.
+        found = lines_of(log.read_bytes()[before:].decode())
+        return found if len(found) >= 4 else None
+
+    lines = wait_for(written, what="a line of each request")
     for line in lines:
         assert re.match(r"\S+ \[\w+ +\] \w+ +\w+=", line), line
         assert "velvet" not in line

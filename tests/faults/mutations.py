@@ -98,8 +98,9 @@ MUTANTS = (
             Edit(
                 file="store/idempotency.py",
                 old=(
-                    '        "select pg_advisory_xact_lock(hashtextextended(%s, 0))", '
-                    '(f"{tenant}\\n{route}\\n{key}",)\n'
+                    '        "select pg_advisory_xact_lock(hashtextextended(name, 0)) from'
+                    ' unnest(%s::text[]) as name",\n'
+                    '        ([f"{tenant}\\n{route}\\n{key}" for route, key in names],),\n'
                 ),
                 new='        "select 1"\n',
             ),

@@ -25,7 +25,8 @@ async def earlier_use(conn: Connection, tenant: str, use: Idempotency) -> str | 
 
     Raises: IdempotencyMismatch where the key came with another body.
     """
-    earlier = await idempotency.find(conn, tenant=tenant, route=use.route, key=use.key)
+    found = await idempotency.find(conn, tenant=tenant, uses=[use])
+    earlier = found.get((use.route, use.key))
     if earlier is None:
         return None
     check_use(use, earlier)
@@ -43,11 +44,4 @@ def check_use(use: Idempotency, earlier: Earlier) -> None:
 
 async def remember_use(conn: Connection, tenant: str, use: Idempotency, resource_id: str) -> None:
     """Note what the key made, in the transaction that makes it."""
-    await idempotency.remember(
-        conn,
-        tenant=tenant,
-        route=use.route,
-        key=use.key,
-        body_hash=use.body_hash,
-        resource_id=resource_id,
-    )
+    await idempotency.remember(conn, tenant=tenant, made=[(use, resource_id)])

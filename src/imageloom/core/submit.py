@@ -88,7 +88,7 @@ async def _make(services: Services, asked: Sequence[Submission]) -> list[Task | 
         await note_forecasts(services.outlooks, conn, [told[task.id] for task in made])
         uses = [(each.use, each.new.id) for each in wanted if each.use is not None]
         if uses:
-            await idempotency.remember_all(conn, tenant=tenant, made=uses)
+            await idempotency.remember(conn, tenant=tenant, made=uses)
     found = [answers.get(each.new.id, told.get(each.new.id, Not.YET)) for each in asked]
     return [told[answer.id] if isinstance(answer, Task) else answer for answer in found]
 
@@ -103,7 +103,7 @@ async def _by_keys(
     uses = [each.use for each in asked if each.use is not None]
     if not uses:
         return {}
-    earlier = await idempotency.find_all(conn, tenant=tenant, uses=uses)
+    earlier = await idempotency.find(conn, tenant=tenant, uses=uses)
     answers: dict[str, Task | Exception | Not] = {}
     seen: set[tuple[str, str]] = set()
     for each in asked:

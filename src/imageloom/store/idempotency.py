@@ -25,12 +25,13 @@ class Idempotency:
     body_hash: bytes
 
 
-async def find_all(
+async def find(
     conn: Connection, *, tenant: str, uses: Sequence[Idempotency]
 ) -> dict[tuple[str, str], Earlier]:
-    """Do what `find` does for several keys of a tenant; the answer is by route and key.
+    """Return the earlier uses of keys of a tenant, by route and key; who has one waits for others.
 
-    Two who look for some of the same keys lock them in the same order.
+    The locks are the transaction's: a second request with a key goes on only after the first has
+    committed or rolled back. Two who ask for some of the same keys lock them in the same order.
     """
     names = sorted({(use.route, use.key) for use in uses})
     await conn.execute(
@@ -52,29 +53,10 @@ async def find_all(
     }
 
 
-async def find(conn: Connection, *, tenant: str, route: str, key: str) -> Earlier | None:
-    """Return the earlier use of the key; requests with one key wait for one another.
-
-    The lock is the transaction's: a second request with the key goes on only after the first has
-    committed or rolled back.
-    """
-    await conn.execute(
-        "select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{tenant}\n{route}\n{key}",)
-    )
-    row = await conn.execute(
-        "select resource_id, body_hash from idempotency"
-        " where tenant = %s and route = %s and key = %s"
-        " and created_at > now() - interval '24 hours'",
-        (tenant, route, key),
-    )
-    found = await row.fetchone()
-    return Earlier(**found) if found else None
-
-
-async def remember_all(
+async def remember(
     conn: Connection, *, tenant: str, made: Sequence[tuple[Idempotency, str]]
 ) -> None:
-    """Do what `remember` does for several keys, each with what it made. One statement."""
+    """Note what keys made; replaces uses of more than a day ago. One statement."""
     await conn.execute(
         "insert into idempotency (tenant, route, key, body_hash, resource_id)"
         " select %s, * from unnest(%s::text[], %s::text[], %s::bytea[], %s::text[])"
@@ -87,19 +69,6 @@ async def remember_all(
             [use.body_hash for use, _ in made],
             [resource_id for _, resource_id in made],
         ),
-    )
-
-
-async def remember(
-    conn: Connection, *, tenant: str, route: str, key: str, body_hash: bytes, resource_id: str
-) -> None:
-    """Note what the key made; replaces a use of more than a day ago."""
-    await conn.execute(
-        "insert into idempotency (tenant, route, key, body_hash, resource_id)"
-        " values (%s, %s, %s, %s, %s)"
-        " on conflict (tenant, route, key) do update set body_hash = excluded.body_hash,"
-        " resource_id = excluded.resource_id, created_at = now()",
-        (tenant, route, key, body_hash, resource_id),
     )
 
 

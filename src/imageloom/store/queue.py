@@ -122,8 +122,8 @@ _TAKE_JOB: LiteralString = (
 class _Connector(PsycopgConnector):
     """Outlives its database: procrastinate would end the worker, and with it the running task.
 
-    Where `able` is set it takes only what the worker can do. `finished` are jobs of this process that
-    are removed already, until the queue says so.
+    Where `able` is set it takes only what the worker can do. `finished` are jobs of this process
+    that are removed already, until the queue says so.
     """
 
     able: Callable[[], Collection[str]] | None = None

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,7 @@ from imageloom.core.recover import recover_orphans, recover_silent
 from imageloom.core.services import Services, open_services
 from imageloom.core.settle import settle
 from imageloom.core.submit import submit
+from imageloom.core.together import Together
 from imageloom.domain.errors import Conflict, ImageloomError, StoreUnavailable
 from imageloom.domain.tasks import Claim, Completed, Failed, Outcome, Output, OutputImage
 from imageloom.domain.webhooks import Happening, Webhook
@@ -161,17 +162,19 @@ async def _insist(ask: Callable[[], Awaitable[T]]) -> T:
 
 
 async def _submit_all(play: _Play) -> None:
+    # Each of the twins asks another process: one alone never lets them meet in the database.
+    doors = [replace(play.services, submissions=Together()) for _ in range(TWINS)]
     for number in range(play.tasks):
-        twins = [_ask(play, f"r{number}") for _ in range(TWINS)]
+        twins = [_ask(play, door, f"r{number}") for door in doors]
         await asyncio.gather(*twins)
 
 
-async def _ask(play: _Play, key: str) -> None:
+async def _ask(play: _Play, door: Services, key: str) -> None:
     use = Idempotency(route="/tasks/generation", key=key, body_hash=key.encode())
 
     async def once() -> str:
         task = await submit(
-            play.services,
+            door,
             tenant="default",
             task_type="generation",
             params={"negative_prompt": key},

@@ -75,18 +75,18 @@ async def test_a_training_is_cancelled_and_its_checkpoint_kept(visitor: Visitor)
     answer = await visitor.api.post("/files", files={"file": ("dress.zip", pictures)})
     body = {
         "dataset_url": answer.json()["url"],
-        "output_name": "kept",
+        "output_name": "kept-here",
         "config": {"epochs": 5000, "checkpoint_every": 5},
     }
     training = (await visitor.api.post("/training", json=body)).json()["id"]
-    await visitor.open(f"/training/{training}", heading="kept")
+    await visitor.open(f"/training/{training}", heading="kept-here")
     curve = page.get_by_role("slider", name="Loss by step")
     await expect(curve).to_have_attribute("aria-valuemax", re.compile(r"^([6-9]|\d\d+)$"))
     await page.get_by_role("button", name="Cancel").click()
     await page.get_by_role("button", name="Cancel, keep the checkpoint").click()
     await expect(page.locator(".status")).to_contain_text("cancelled")
     await expect(page.get_by_role("link", name="Download")).to_have_attribute(
-        "download", "kept.safetensors"
+        "download", "kept-here.safetensors"
     )
     await expect(page.get_by_role("button", name="Cancel")).to_have_count(0)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 # Four seconds on one fast core: long enough to be hit, short enough to be waited for.
 SLOW = {"prompt": "a red dress", "num_outputs": 4, "steps": 40, "width": 64, "height": 64}
 TINY = {**SLOW, "num_outputs": 1, "steps": 1}
+# More than a worker lets end by itself when it is told to end.
+LONG = {**SLOW, "num_outputs": 10, "steps": 100}
 LEASE = 5.0  # seconds
 PROCESSES = ("imageloom api", "imageloom worker", "imageloom device")
 STOP_SECONDS = 30.0  # what `serve` promises
@@ -182,7 +184,7 @@ def test_worker_whose_device_hangs_says_so_until_it_goes_on(server: Live) -> Non
 
 
 def test_worker_told_to_end_hands_its_task_back(server: Live) -> None:
-    task_id = begun(server)
+    task_id = begun(server, LONG)
     (worker,) = server.pids("imageloom worker")
     os.kill(worker, signal.SIGTERM)
     finished(server, task_id)
@@ -201,7 +203,7 @@ def test_api_told_to_end_answers_those_who_wait(server: Live) -> None:
 
 def test_serve_ends_everything_within_thirty_seconds() -> None:
     with quick_serve() as server:
-        task_id = begun(server)
+        task_id = begun(server, LONG)
         family = processes(server)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(timeout=STOP_SECONDS) == 0

@@ -178,6 +178,8 @@ class DeviceLost(WorkerError):
 class DeviceAway(DeviceLost):
     """There was no device process to begin the attempt on: nothing was tried."""
 
+    code = "device_away"
+
 
 class CutOff(WorkerError):
     """The worker was not heard for a lease: others may have the attempt. Stop, hand it back."""

@@ -62,10 +62,10 @@ $(PROMTOOL): | $(STAMP)
 	    ln -sf ../prometheus/usr/bin/promtool bin/promtool; } || \
 	  { echo "make test needs promtool: install Prometheus and try again"; exit 1; }
 
-# Three processes, each with a database and a server of its own; a file stays in one of them. Much of
-# the time is waiting for servers to start, so three are done before two on two cores.
+# Two processes, each with a database and a server of its own; a file stays in one of them. On two
+# cores three take longer.
 test: $(STAMP) $(BROWSER) $(PROMTOOL)
-	$(BIN)/pytest -n 3 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The long form of tests/faults: every scenario at its full size. SEED=7 repeats a run.
 faults: $(STAMP)

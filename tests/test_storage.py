@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -571,3 +572,25 @@ def test_token_of_another_kind_or_secret_is_not_found(signer: UrlSigner) -> None
 def test_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 16"):
         UrlSigner(b"short")
+
+
+async def test_who_is_cancelled_leaves_once_its_call_is_over(tmp_path: Path) -> None:
+    storage = open_storage(tmp_path.as_uri())
+    began, may_end = threading.Event(), threading.Event()
+    written: list[str] = []
+
+    def write() -> None:
+        began.set()
+        may_end.wait(30)
+        written.append("late")
+
+    writing = asyncio.create_task(storage._run(30, write))
+    await asyncio.to_thread(began.wait, 30)
+    writing.cancel()
+    await asyncio.sleep(0)
+    assert not writing.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    assert written == ["late"]  # so whoever cleans up now finds it
+    await storage.aclose()

@@ -12,13 +12,14 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from imageloom.domain.errors import NotFound, StorageUnavailable
 
 THREADS = 8  # calls at once; more wait
 SHORT_CALL = 30.0  # seconds for a call that moves no bytes, all its retries included
 LONG_CALL = 600.0  # seconds for a call that moves bytes
+LAST_CALL = 5.0  # seconds that who is cancelled waits for what a thread is in the middle of
 CHUNK = 1 << 20  # bytes of one piece of a stream
 
 P = ParamSpec("P")
@@ -89,14 +90,20 @@ class Storage(ABC):
     async def _run(
         self, seconds: float, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        loop = asyncio.get_running_loop()
+        running = self._threads.submit(functools.partial(call, *args, **kwargs))
+        answer = asyncio.wrap_future(running)
+        answer.add_done_callback(_look_at)
         try:
             async with asyncio.timeout(seconds):
-                return await loop.run_in_executor(
-                    self._threads, functools.partial(call, *args, **kwargs)
-                )
+                return await asyncio.shield(answer)
         except TimeoutError as exc:
             raise StorageUnavailable("the storage did not answer in time") from exc
+        except asyncio.CancelledError:
+            # A thread cannot be called back: what it writes must be there before whoever cancelled
+            # it deletes what was written.
+            if not running.cancel():
+                await asyncio.wait((answer,), timeout=LAST_CALL)
+            raise
         except self.failures as exc:
             raise StorageUnavailable("the storage failed; try again later") from exc
 
@@ -110,3 +117,9 @@ class Storage(ABC):
             if isinstance(exc.__cause__, FileNotFoundError):
                 raise NotFound("nothing is stored under that name") from exc
             raise
+
+
+def _look_at(answer: asyncio.Future[Any]) -> None:
+    """Take note of an answer that nobody waits for any more: asyncio would complain of it."""
+    if not answer.cancelled():
+        answer.exception()

@@ -1,5 +1,5 @@
 # One-word verbs. Every one sets up what it needs: a fresh clone needs nothing but Python 3.11.
-.PHONY: faults-short install check test faults faults-mutations serve demo bench docs clean
+.PHONY: install check test faults faults-mutations serve demo bench docs clean
 .DEFAULT_GOAL := help
 
 VENV ?= .venv
@@ -63,13 +63,9 @@ $(PROMTOOL): | $(STAMP)
 	  { echo "make test needs promtool: install Prometheus and try again"; exit 1; }
 
 # Two processes, each with a database and a server of its own; a file stays in one of them. On two
-# cores three take longer. The short form of the laboratory needs the machine for itself: it is a
-# verb of its own, beside `faults`.
+# cores three take longer.
 test: $(STAMP) $(BROWSER) $(PROMTOOL)
-	$(BIN)/pytest -n 2 --dist loadfile --ignore=tests/faults/test_short.py
-
-faults-short: $(STAMP)
-	$(BIN)/pytest tests/faults/test_short.py
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The long form of tests/faults: every scenario at its full size. SEED=7 repeats a run.
 faults: $(STAMP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,7 +52,7 @@ from imageloom.worker.failures import DeviceRefusedError, failed
 from imageloom.worker.handover import Handover
 from imageloom.worker.inputs import Inputs
 from imageloom.worker.lease import Lease
-from imageloom.worker.patience import outlast
+from imageloom.worker.patience import outlast, to_the_end
 from imageloom.worker.previews import PreviewWriter
 from imageloom.worker.progress import ProgressWriter
 from imageloom.worker.receipts import Receipts
@@ -91,17 +91,18 @@ async def run_attempt(tools: AttemptTools, claim: Claim) -> None:
             outcome = await _outcome(tools, claim)
     except asyncio.CancelledError:
         # Either the user's cancel, then the row is final and this is refused, or a drain.
-        await _finish(tools, claim, Interrupted())
+        await to_the_end(_finish(tools, claim, Interrupted()))
         raise
     except CutOff:
         # Refused where others have the task by now; else it waits for anybody, unspent.
-        await _finish(tools, claim, Interrupted())
+        await to_the_end(_finish(tools, claim, Interrupted()))
         return
     except LeaseLost:
         log.warning("lease_lost")
-        await tools.services.storage.delete_prefix(attempt_prefix(claim.task.id, claim.attempt))
+        prefix = attempt_prefix(claim.task.id, claim.attempt)
+        await to_the_end(tools.services.storage.delete_prefix(prefix))
         return
-    await _finish(tools, claim, outcome)
+    await to_the_end(_finish(tools, claim, outcome))
 
 
 async def _outcome(tools: AttemptTools, claim: Claim) -> Outcome:
@@ -257,14 +258,24 @@ async def _draw(tools: AttemptTools, claim: Claim, work: Work, span: _Span) -> l
                     case _:
                         raise DeviceLost(f"the device answered {type(message).__name__}")
     finally:
-        if not finished:
-            # Shielded: the device must be free again whatever happens to us meanwhile.
-            tools.account.add(await asyncio.shield(tools.device.stop(key)))
-        if storing:
-            # A write goes on in its thread whatever happens to us. It has to arrive before the
-            # attempt's bytes can be deleted, or it would be left behind.
-            await asyncio.wait(storing.values())
+        await to_the_end(_let_go(tools, key, storing.values(), finished=finished))
     return [storing[index].result() for index in sorted(storing)]
+
+
+async def _let_go(
+    tools: AttemptTools,
+    key: str,
+    storing: Collection[asyncio.Task[_Drawn]],
+    *,
+    finished: bool,
+) -> None:
+    """Have the device free again, and nothing of the attempt on its way into the storage."""
+    if not finished:
+        tools.account.add(await tools.device.stop(key))
+    if storing:
+        # A write goes on in its thread whatever happens to us. It has to arrive before the
+        # attempt's bytes can be deleted, or it would be left behind.
+        await asyncio.wait(storing)
 
 
 async def _keep(
@@ -305,19 +316,6 @@ def _encode(drawn: Picture, work: Work) -> tuple[Picture, Encoded]:
 
 
 async def _finish(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
-    """Settle and clean up to the end, also where the attempt is cancelled meanwhile.
-
-    A user's cancel may arrive in the middle of it: what it broke off would leave bytes behind.
-    """
-    finishing = asyncio.create_task(_settled(tools, claim, outcome), name="finish")
-    try:
-        await asyncio.shield(finishing)
-    except asyncio.CancelledError:
-        await finishing
-        raise
-
-
-async def _settled(tools: AttemptTools, claim: Claim, outcome: Outcome) -> None:
     """Settle, waiting out a database restart; a refused settlement leaves no bytes."""
     task_id, attempt = claim.task.id, claim.attempt
     settled = None

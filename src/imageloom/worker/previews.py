@@ -16,6 +16,7 @@ from imageloom.domain.tasks import Claim, Preview
 from imageloom.images import Encoded, Picture, encode_picture, resize_picture
 from imageloom.storage.base import Storage
 from imageloom.storage.keys import preview_key
+from imageloom.worker.patience import to_the_end
 
 _log = structlog.get_logger("imageloom.worker")
 
@@ -59,6 +60,9 @@ class PreviewWriter:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await to_the_end(self._end())
+
+    async def _end(self) -> None:
         self._over.set()
         self._arrived.set()
         if self._writer is not None:

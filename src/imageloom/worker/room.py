@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from imageloom.domain.tasks import Claim
 from imageloom.task_types.training.spec import NAME as TRAINING
+from imageloom.worker.patience import to_the_end
 
 
 class Room:
@@ -47,7 +48,10 @@ class Room:
         try:
             yield alone
         finally:
-            async with self._changed:
-                self._inside -= 1
-                self._alone = False
-                self._changed.notify_all()
+            await to_the_end(self._leave())
+
+    async def _leave(self) -> None:
+        async with self._changed:
+            self._inside -= 1
+            self._alone = False
+            self._changed.notify_all()

@@ -36,7 +36,7 @@ from imageloom.worker.account import Account
 from imageloom.worker.device import DeviceProcess
 from imageloom.worker.failures import DeviceRefusedError
 from imageloom.worker.handover import Handover
-from imageloom.worker.patience import outlast
+from imageloom.worker.patience import outlast, to_the_end
 from imageloom.worker.progress import ProgressWriter
 
 LATEST = 0.1  # how much one step counts in the pace that is told: single ones vary by half
@@ -146,8 +146,8 @@ async def _run(
                         raise DeviceLost(f"the device answered {type(message).__name__}")
     finally:
         if not finished:
-            # Shielded: the device must be free again whatever happens to us meanwhile.
-            tools.account.add(await asyncio.shield(tools.device.stop(key)))
+            # The device must be free again whatever happens to us meanwhile.
+            tools.account.add(await to_the_end(tools.device.stop(key)))
 
 
 class _Speed:
